@@ -1,0 +1,44 @@
+# Thin names for one-line commands. `make repro` and `make test` need nothing but Python 3.11 or
+# 3.12 and a package index.
+SHELL := /bin/bash
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# nobody's pipeline reports home
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export GX_ANALYTICS_ENABLED := False
+export DO_NOT_TRACK := 1
+
+.PHONY: help setup repro test test-fast test-slow lint format mlflow bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
+
+setup:  ## .venv with the locked packages
+	@scripts/setup.sh
+
+repro: setup  ## run the pipeline (only what changed) and say where the results are
+	@flowsight repro
+
+test: test-fast test-slow  ## all tests
+
+test-fast: setup
+	@pytest -m "not slow" -n 2 --dist loadfile
+
+test-slow: setup
+	@pytest -m slow
+
+lint: setup  ## ruff, format check and types
+	@ruff check .
+	@ruff format --check .
+	@mypy
+
+format: setup  ## put the code in order
+	@ruff check --fix .
+	@ruff format .
+
+mlflow: setup  ## browse the runs on 127.0.0.1:5000
+	@mlflow server --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri sqlite:///mlflow.db
+
+bench: setup  ## seconds and peak memory of every stage
+	@python benchmarks/pipeline.py

@@ -1,0 +1,260 @@
+"""The parameters: `params.yaml` as frozen dataclasses, checked once, here.
+
+`params.yaml` is composed by Hydra from `conf/` (see `docs/parameters.md`), so explanations stand
+there and here, not in the composed file. Stage scripts call `load()` and hand plain values on.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flowsight import schema
+from flowsight.errors import InputError
+from flowsight.rows import InputParams, NetworkParams, RowParams, TestParams, TrainParams
+from flowsight.schema import check, check_choice
+
+__all__ = [
+    "AttentionParams",
+    "DatasetParams",
+    "EvaluateParams",
+    "FlowParams",
+    "FramesParams",
+    "FusionParams",
+    "InputParams",
+    "NetworkParams",
+    "Params",
+    "RowParams",
+    "SampleParams",
+    "SplitsParams",
+    "TestParams",
+    "TrainParams",
+    "load",
+]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetParams:
+    """Which data set, and how much of it may be missing."""
+
+    name: str
+    """Folder below `data/raw`; also part of every output's path."""
+    adapter: str
+    """Module of `flowsight.datasets` that knows the layout."""
+    max_absent: float = 0.0
+    """Share of listed clips that may be absent; 1.0 also drops classes left empty."""
+    max_quarantined: float = 0.05
+    """Share of clips that may be quarantined before the gate refuses."""
+
+    def __post_init__(self) -> None:
+        check(bool(_NAME.fullmatch(self.name)), f"name {self.name!r} is not a folder name")
+        for name in ("max_absent", "max_quarantined"):
+            check(0 <= getattr(self, name) <= 1, f"{name} must be in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleParams:
+    """The generated data set."""
+
+    seed: int
+    num_groups: int
+    """Actors, each with a look and a background; groups never straddle a split."""
+    num_test_groups: int
+    clips_per_group: int
+    """Clips of each class and group."""
+    num_frames: int
+    fps: int
+    width: int
+    height: int
+    scene_frames: int
+    """Frames of each static-camera sequence."""
+    num_images: int
+    """Image and mask pairs for saliency."""
+
+    def __post_init__(self) -> None:
+        check(0 < self.num_test_groups < self.num_groups, "num_test_groups must leave a group")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramesParams:
+    """How frames are stored."""
+
+    size: tuple[int, int] | None
+    """Width and height in px; null keeps the source's. Flow is computed at this size."""
+    quality: int
+    """JPEG quality."""
+
+    def __post_init__(self) -> None:
+        check(1 <= self.quality <= 100, "quality must be in 1..100")
+        check(self.size is None or min(self.size) >= 16, "size must be at least 16 px")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowParams:
+    """How optical flow is computed and stored."""
+
+    method: str
+    """`tvl1`, `dis` or `farneback`."""
+    preset: str
+    """TV-L1's numbers: `opencv`, `cuda` or `fast`."""
+    backend: str
+    """Never `auto` in a stage: the same parameters must give the same bytes."""
+    bound_px: float
+    """Displacements are clipped to +- this before quantisation to uint8."""
+    quality: int
+
+    def __post_init__(self) -> None:
+        check_choice("method", self.method, ("tvl1", "dis", "farneback"))
+        check_choice("preset", self.preset, ("opencv", "cuda", "fast"))
+        check_choice("backend", self.backend, ("cpu", "torch", "gpu", "opencv"))
+        check(self.bound_px > 0, "bound_px must be positive")
+        check(1 <= self.quality <= 100, "quality must be in 1..100")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitsParams:
+    """Which official splits run, and how validation data are cut from training groups."""
+
+    ids: tuple[str, ...]
+    val_share: float
+    """Share of the training groups kept for validation."""
+
+    def __post_init__(self) -> None:
+        check(len(self.ids) > 0, "ids must name at least one split")
+        check(len(set(self.ids)) == len(self.ids), f"ids repeat: {', '.join(self.ids)}")
+        check(0 <= self.val_share < 1, "val_share must be in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionParams:
+    """Maps, and the network that predicts them without a label."""
+
+    hidden_channels: int
+    epochs: int
+    batch_size: int
+    lr: float
+    val_share: float
+    """Share of the training clips that chooses the epoch (8:2 in the thesis)."""
+    max_frames: int
+    """Frames of each training clip, evenly drawn, that the attention network learns from."""
+    num_pictures: int
+    """Clips drawn as pictures beside the maps."""
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_channels", "epochs", "batch_size", "max_frames"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1")
+        check(0 < self.val_share < 1, "val_share must be in (0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionParams:
+    """Two rows whose probabilities are averaged."""
+
+    spatial: str
+    temporal: str
+    method: str | None = None
+    """Its name in the printed tables."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateParams:
+    """From predictions to numbers."""
+
+    fusions: dict[str, FusionParams]
+    """Name -> its two rows; the first is the baseline the others are compared with."""
+    fusion_steps: int
+    """Steps of the grid on which the fusion weight is chosen, on validation data."""
+    bootstrap_samples: int
+    """Clip resamples behind a confidence interval; 0: none."""
+    confidence: float
+    """Level of the interval."""
+    num_overlays: int
+    """Test clips drawn with their maps."""
+    localization_frames: int
+    """Frames of a clip, evenly drawn, that are scored against the true masks."""
+
+    def __post_init__(self) -> None:
+        check(len(self.fusions) > 0, "fusions must name at least one pair of rows")
+        check(self.fusion_steps >= 1, "fusion_steps must be at least 1")
+        check(self.bootstrap_samples >= 0, "bootstrap_samples must not be negative")
+        check(0 < self.confidence < 1, "confidence must be in (0, 1)")
+        check(self.localization_frames >= 1, "localization_frames must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """All of `params.yaml`."""
+
+    seed: int
+    threads: int
+    """CPU threads of torch: training is exact to the bit for the same number."""
+    recipe: str
+    """Name of the group of numbers in use: sample, smoke, small or paper."""
+    dataset: DatasetParams
+    sample: SampleParams
+    shards: tuple[int, ...]
+    frames: FramesParams
+    flow: FlowParams
+    splits: SplitsParams
+    rows: dict[str, RowParams]
+    attention: AttentionParams
+    evaluate: EvaluateParams
+    instances: dict[str, Any] = field(default_factory=dict)
+    """Rows x splits as DVC's `foreach` walks them; made by the resolver in `conf/`."""
+
+    def __post_init__(self) -> None:
+        check(self.threads >= 1, "threads must be at least 1")
+        check(len(self.shards) > 0, "shards must name at least one shard")
+        check(len(set(self.shards)) == len(self.shards), "shards repeat")
+        for name in self.rows:
+            check(bool(_NAME.fullmatch(name)), f"row name {name!r} is not a file name")
+        _check_rows(self.rows)
+        for method, fusion in self.evaluate.fusions.items():
+            for row in (fusion.spatial, fusion.temporal):
+                check(row in self.rows, f"evaluate.fusions.{method} names no row: {row!r}")
+
+    def row(self, name: str) -> RowParams:
+        """One row by name.
+
+        Raises:
+            InputError: there is no such row.
+        """
+        if name not in self.rows:
+            raise InputError(f"no row {name!r} in the parameters; rows: {', '.join(self.rows)}")
+        return self.rows[name]
+
+
+def _check_rows(rows: dict[str, RowParams]) -> None:
+    for name, row in rows.items():
+        for key in ("init", "maps"):
+            other = getattr(row, key)
+            check(other is None or other in rows, f"rows.{name}.{key} names no row: {other!r}")
+        if row.init is not None:
+            same = rows[row.init].network.backbone == row.network.backbone
+            check(same, f"rows.{name}.init has another backbone than rows.{row.init}")
+        if row.maps is not None:
+            check(rows[row.maps].maps is None, f"rows.{name}.maps must name a phase-1 row")
+
+
+def load(path: Path | str = "params.yaml") -> Params:
+    """Read and check the parameters.
+
+    YAML is read with ruamel, as DVC does: PyYAML takes `1e-3` for text.
+
+    Raises:
+        InputError: no such file, not YAML, or a key or value that is wrong; one line.
+    """
+    from ruamel.yaml import YAML, YAMLError
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"expected parameters in {path.resolve()}, found no such file")
+    try:
+        values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {error}") from None
+    return schema.read(Params, values, "params")

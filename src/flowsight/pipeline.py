@@ -1,0 +1,202 @@
+"""`dvc.yaml` as data: stages, what they read and write, and a key of their inputs.
+
+DVC stays the one place where the pipeline is declared. This module reads the same file for those
+who must not import DVC (it costs a second) or need more than DVC tells: Airflow's DAGs, lineage,
+tests, and the scratch folder of a training that may have to go on. Stdlib and ruamel only.
+
+Understood of DVC's templating: `${a.b}`, `${a[0]}`, `foreach` over a list, a dict or `${...}`,
+`${item}`, `${item.x}`, `${key}`. Not used here, so not read: `matrix`, `vars`, several files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flowsight.errors import InputError
+
+_REFERENCE = re.compile(r"\$\{([^}]+)\}")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the pipeline, templating resolved."""
+
+    name: str
+    """`train@spatial-1`, as DVC calls it."""
+    group: str
+    """`train`: the key in `dvc.yaml`."""
+    key: str | None
+    """`spatial-1`; None for a stage that is not one of many."""
+    cmd: str
+    deps: tuple[str, ...]
+    outs: tuple[str, ...]
+    """Outputs, metrics and plots."""
+    params: tuple[str, ...]
+    """Dotted keys of `params.yaml`."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """What it needs to run: group, gpus, memory_gb, timeout_min, queue, retries."""
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML file as plain values (ruamel, as DVC reads it)."""
+    from ruamel.yaml import YAML
+
+    return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+
+
+def load(root: Path | str = ".") -> dict[str, Stage]:
+    """Every stage of `<root>/dvc.yaml`, in the file's order.
+
+    Raises:
+        InputError: a file is missing or a reference names nothing.
+    """
+    root = Path(root)
+    for name in ("dvc.yaml", "params.yaml"):
+        if not (root / name).is_file():
+            raise InputError(
+                f"expected a flowsight repository in {root.resolve()}, found no {name}"
+            )
+    declared, params = read_yaml(root / "dvc.yaml")["stages"], read_yaml(root / "params.yaml")
+    stages: dict[str, Stage] = {}
+    for group, entry in declared.items():
+        for stage in _expand(group, entry, params):
+            stages[stage.name] = stage
+    return stages
+
+
+def _expand(group: str, entry: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[Stage]:
+    if "foreach" not in entry:
+        yield _stage(group, None, entry, params)
+        return
+    items = _resolve(entry["foreach"], params)
+    if isinstance(items, Mapping):
+        for key, item in items.items():
+            yield _stage(group, str(key), entry["do"], {**params, "item": item, "key": key})
+    else:
+        for item in items:
+            yield _stage(group, str(item), entry["do"], {**params, "item": item})
+
+
+def _stage(
+    group: str, key: str | None, entry: Mapping[str, Any], context: Mapping[str, Any]
+) -> Stage:
+    entry = _resolve(entry, context)
+    written = [*entry.get("outs", []), *entry.get("metrics", []), *entry.get("plots", [])]
+    return Stage(
+        name=group if key is None else f"{group}@{key}",
+        group=group,
+        key=key,
+        cmd=entry["cmd"],
+        deps=tuple(entry.get("deps", [])),
+        # an output with options is written `path: {options}`
+        outs=tuple(next(iter(out)) if isinstance(out, Mapping) else out for out in written),
+        params=tuple(entry.get("params", [])),
+        meta=entry.get("meta", {}),
+    )
+
+
+def _resolve(value: Any, context: Mapping[str, Any]) -> Any:
+    if isinstance(value, Mapping):
+        return {_resolve(k, context): _resolve(v, context) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_resolve(item, context) for item in value]
+    if not isinstance(value, str):
+        return value
+    whole = _REFERENCE.fullmatch(value)
+    if whole:
+        return look_up(context, whole[1])
+    return _REFERENCE.sub(lambda match: str(look_up(context, match[1])), value)
+
+
+def look_up(values: Mapping[str, Any], dotted: str) -> Any:
+    """The value at a dotted key, `a.b` or `a.b[0]`.
+
+    Raises:
+        InputError: no such key.
+    """
+    found: Any = values
+    for part in re.split(r"\.|(?=\[)", dotted.strip()):
+        try:
+            found = found[int(part[1:-1]) if part.startswith("[") else part]
+        except (KeyError, IndexError, TypeError):
+            raise InputError(
+                f"dvc.yaml names `{dotted}`, which params.yaml does not have"
+            ) from None
+    return found
+
+
+def overlaps(one: str, other: str) -> bool:
+    """Whether two paths are the same or one lies in the other."""
+    a, b = Path(one).parts, Path(other).parts
+    shorter = min(len(a), len(b))
+    return a[:shorter] == b[:shorter]
+
+
+def upstream(stages: Mapping[str, Stage]) -> dict[str, set[str]]:
+    """For each stage the stages whose outputs it reads."""
+    found: dict[str, set[str]] = {}
+    for stage in stages.values():
+        found[stage.name] = {
+            other.name
+            for other in stages.values()
+            if other is not stage
+            and any(overlaps(dep, out) for dep in stage.deps for out in other.outs)
+        }
+    return found
+
+
+def stage_key(name: str, root: Path | str = ".") -> str:
+    """A hash of all that goes into a stage: command, parameters and content of what it reads.
+
+    Same key, same output. What upstream stages wrote is taken from `dvc.lock` (hashed once, by
+    DVC); other files are hashed here. Used as the name of a training's scratch folder and as a tag
+    of its runs.
+
+    Raises:
+        InputError: no such stage.
+    """
+    root = Path(root)
+    stages = load(root)
+    if name not in stages:
+        raise InputError(f"no stage {name!r} in dvc.yaml")
+    stage, params = stages[name], read_yaml(root / "params.yaml")
+    locked = _locked_outs(root)
+    content = {
+        "cmd": stage.cmd,
+        "params": {key: look_up(params, key) for key in stage.params},
+        "deps": {dep: _content_hash(root, dep, locked) for dep in stage.deps},
+    }
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _locked_outs(root: Path) -> dict[str, str]:
+    path = root / "dvc.lock"
+    lock = (read_yaml(path) if path.is_file() else None) or {}
+    return {
+        out["path"]: out["md5"]
+        for entry in lock.get("stages", {}).values()
+        for out in entry.get("outs", [])
+        if "md5" in out
+    }
+
+
+def _content_hash(root: Path, dep: str, locked: Mapping[str, str]) -> str:
+    if dep in locked:
+        return locked[dep]
+    inside = {out: md5 for out, md5 in locked.items() if Path(dep) in Path(out).parents}
+    if inside:
+        return hashlib.sha256(json.dumps(inside, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256()
+    path = root / dep
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            digest.update(file.relative_to(root).as_posix().encode() + b"\0")
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()

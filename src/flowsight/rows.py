@@ -1,0 +1,127 @@
+"""A row of the parameters: one trained network, its input and its training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flowsight.schema import check, check_choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkParams:
+    """One stream's network."""
+
+    backbone: str
+    """`tiny`, or a classifier of torchvision by name."""
+    weights: str | None
+    """null, `imagenet` (torchvision's own) or a file below `data/weights`."""
+    dropout: float
+    map_channel: bool
+    """Whether the other stream's attention map is an input channel."""
+    target_layers: tuple[str, ...]
+    """Modules that Grad-CAM explains, by their names in the backbone."""
+
+    def __post_init__(self) -> None:
+        check(0 <= self.dropout < 1, "dropout must be in [0, 1)")
+        check(len(self.target_layers) > 0, "target_layers must name a module")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputParams:
+    """What a network sees."""
+
+    modality: str
+    """`rgb` or `flow`."""
+    stack_length: int
+    """Flow fields in a stack (1 for RGB)."""
+    num_segments: int
+    """TSN segments K; 1 is Two-Stream."""
+    resize_px: int
+    """Short side of the frame before cropping."""
+    crop_px: int
+    scales: tuple[float, ...]
+    """Multi-scale cropping: sides of the crop as shares of the short side."""
+    flip: bool
+    """Mirror half of the training clips (u is negated)."""
+    map_value: float
+    """The constant map of phase 1."""
+
+    def __post_init__(self) -> None:
+        check_choice("modality", self.modality, ("rgb", "flow"))
+        check(self.stack_length >= 1, "stack_length must be at least 1")
+        check(self.modality == "flow" or self.stack_length == 1, "stack_length of rgb must be 1")
+        check(self.num_segments >= 1, "num_segments must be at least 1")
+        check(0 < self.crop_px <= self.resize_px, "crop_px must be in 1..resize_px")
+        check(all(0 < s <= 1 for s in self.scales) and len(self.scales) > 0, "scales: (0, 1]")
+        check(0 <= self.map_value <= 1, "map_value must be in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainParams:
+    """Optimisation."""
+
+    epochs: int
+    samples_per_epoch: int
+    """How often each clip is drawn in an epoch."""
+    batch_size: int
+    """The optimiser's batch; the machine may cut it into micro-batches."""
+    accumulate: int
+    """Batches whose gradients are summed into one step."""
+    optimizer: str
+    lr: float
+    momentum: float
+    weight_decay: float
+    schedule: str
+    """`constant`, `step` (times gamma after each milestone) or `cosine`."""
+    milestones: tuple[int, ...]
+    gamma: float
+    patience: int | None
+    """Epochs without a better validation loss before stopping; null: all epochs."""
+    precision: str
+    devices: int
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "samples_per_epoch", "batch_size", "accumulate", "devices"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1")
+        check_choice("optimizer", self.optimizer, ("sgd", "adam", "adamw"))
+        check_choice("schedule", self.schedule, ("constant", "step", "cosine"))
+        check_choice("precision", self.precision, ("32-true", "16-mixed", "bf16-mixed"))
+        check(self.lr > 0, "lr must be positive")
+        check(0 <= self.momentum < 1, "momentum must be in [0, 1)")
+        check(self.weight_decay >= 0, "weight_decay must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestParams:
+    """Views at test time."""
+
+    num_views: int
+    """Frames or stacks drawn evenly from a clip (25 in the papers)."""
+    num_crops: int
+    """10 (corners, centre, flips) or 1 (centre)."""
+
+    def __post_init__(self) -> None:
+        check(self.num_views >= 1, "num_views must be at least 1")
+        check(self.num_crops in (1, 10), "num_crops must be 1 or 10")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowParams:
+    """One trained network: a row of the parameters."""
+
+    system: str
+    model: str
+    """Module of `flowsight.models`."""
+    task: str
+    """Module of `flowsight.tasks`."""
+    init: str | None
+    """Row whose checkpoint training goes on from."""
+    maps: str | None
+    """Row whose attention maps are the map channel; null: the constant."""
+    network: NetworkParams
+    input: InputParams
+    train: TrainParams
+    test: TestParams
+
+    def __post_init__(self) -> None:
+        check(self.maps is None or self.network.map_channel, "maps need network.map_channel")

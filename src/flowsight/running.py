@@ -1,0 +1,141 @@
+"""`flowsight repro`: `dvc repro` with a check before, a repair of the lock, and a plain ending."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from flowsight import composing, config, pipeline
+from flowsight.config import Params
+from flowsight.errors import FlowsightError, GateError, InputError, ResourceError
+
+_BY_KIND: dict[str, type[FlowsightError]] = {
+    error.kind: error for error in (InputError, GateError, ResourceError)
+}
+_QUIET = {
+    "DVC_NO_ANALYTICS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GX_ANALYTICS_ENABLED": "False",
+    "DO_NOT_TRACK": "1",
+}
+
+
+def repro(targets: Sequence[str] = (), *, force: bool = False, root: Path | str = ".") -> None:
+    """Bring every result up to date and say where they are.
+
+    What `dvc repro` alone does not do: parameters and input are checked before anything is
+    touched; a `dvc.lock` broken by a kill is repaired; after a failure the earlier outputs are put
+    back, and the failing stage's own message and exit code come out.
+
+    Raises:
+        FlowsightError: of the kind that the failing stage reported.
+    """
+    root = Path(root)
+    params = config.load(root / "params.yaml")
+    stages = pipeline.load(root)
+    check_input(params, stages, root)
+    repair_lock(root)
+    print(f"flowsight: {composing.describe(params)}", file=sys.stderr)
+    command = ["dvc", "repro", *(["--force"] if force else []), *targets]
+    code, failure = _run(command, root)
+    if code:
+        restore(root)
+        raise _as_error(code, failure)
+    keep_lock(root)
+    page = root / "results" / "report" / "index.html"
+    where = page if page.is_file() else root / "results"
+    print(f"done: open {where} (numbers: `dvc metrics show`)")
+
+
+def check_input(params: Params, stages: dict[str, pipeline.Stage], root: Path) -> None:
+    """Refuse to start where raw data or a weights file is missing.
+
+    Raises:
+        InputError: naming what was expected where, and the command that brings it.
+    """
+    raw = f"data/raw/{params.dataset.name}"
+    made_here = any(raw in stage.outs for stage in stages.values())
+    if not made_here and not (root / raw).is_dir():
+        raise InputError(
+            f"expected the data set in {root / raw}, found no such folder; "
+            f"bring it with `flowsight import {params.dataset.name} SOURCE`"
+        )
+    for name, row in params.rows.items():
+        weights = row.network.weights
+        if weights not in (None, "imagenet") and not (root / "data/weights" / weights).is_file():
+            raise InputError(
+                f"rows.{name}.network.weights: expected {root / 'data/weights' / weights}, found "
+                f"no such file; bring it with `flowsight import weights FILE`"
+            )
+
+
+def repair_lock(root: Path) -> None:
+    """Put back the kept `dvc.lock` where a kill left a broken one.
+
+    DVC rewrites the file in place after every stage; killed in that moment it leaves it empty and
+    every later DVC command fails. Without a copy the file is removed: the run cache brings the
+    results back.
+    """
+    lock, copy = root / "dvc.lock", root / "build" / "dvc.lock"
+    if not lock.exists() or _is_lock(lock):
+        return
+    if copy.exists() and _is_lock(copy):
+        shutil.copyfile(copy, lock)
+        print("dvc.lock was broken; put back the last good copy", file=sys.stderr)
+    else:
+        lock.unlink()
+        print("dvc.lock was broken; removed, results come back from DVC's cache", file=sys.stderr)
+
+
+def keep_lock(root: Path) -> None:
+    """Keep a copy of a good `dvc.lock` in `build/`."""
+    lock = root / "dvc.lock"
+    if lock.exists() and _is_lock(lock):
+        (root / "build").mkdir(exist_ok=True)
+        shutil.copyfile(lock, root / "build" / "dvc.lock")
+
+
+def _is_lock(path: Path) -> bool:
+    from ruamel.yaml import YAMLError
+
+    try:
+        content = pipeline.read_yaml(path)
+    except (YAMLError, UnicodeDecodeError):
+        return False
+    return isinstance(content, dict) and "stages" in content
+
+
+def _run(command: list[str], root: Path) -> tuple[int, dict[str, str] | None]:
+    with tempfile.TemporaryDirectory() as folder:
+        note = Path(folder) / "failure.json"
+        # the tools of this environment, also when it was not activated
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        environment = {**_QUIET, **os.environ, "PATH": path, "FLOWSIGHT_FAILURE": str(note)}
+        code = subprocess.run(command, cwd=root, env=environment, check=False).returncode
+        return code, json.loads(note.read_text()) if note.exists() else None
+
+
+def restore(root: Path) -> None:
+    """Bring back what DVC removed before a stage that then failed, as `dvc.lock` has it."""
+    if (root / "dvc.lock").exists():
+        subprocess.run(
+            ["dvc", "checkout", "--quiet", "--allow-missing"],
+            cwd=root,
+            env={**os.environ, **_QUIET},
+            check=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+
+def _as_error(code: int, failure: dict[str, str] | None) -> FlowsightError:
+    if failure is None:
+        return FlowsightError(f"dvc repro ended with {code}; its own message stands above")
+    kind = _BY_KIND.get(failure["kind"], FlowsightError)
+    return kind(failure["message"])

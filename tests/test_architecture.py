@@ -1,0 +1,146 @@
+"""The rooms stay apart: who may import whom, and stages declare the code they run."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flowsight import pipeline
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src"
+PACKAGE = SOURCE / "flowsight"
+
+HEAVY = {"torch", "torchvision", "lightning", "torchmetrics", "mlflow", "great_expectations"}
+TORCH = {"torch", "torchvision"}
+
+# room (file or folder below src/flowsight) -> heavy packages it may import, also inside functions
+MAY_IMPORT = {
+    "models": TORCH,
+    "attention": TORCH,
+    "tasks": TORCH | {"torchmetrics", "lightning"},
+    "training.py": TORCH | {"lightning", "torchmetrics"},
+    "inference.py": TORCH,
+    "checkpoint.py": TORCH,
+    "seeding.py": TORCH,
+    "datasets/clips.py": TORCH,
+    "datasets/sampling.py": TORCH,
+    "datasets/transforms.py": TORCH,
+    "tracking.py": {"mlflow"},
+    "validation.py": {"great_expectations"},
+}
+# deps need not list these: they cannot change an output's bytes
+NO_DEP = {"cli", "config", "rows", "schema", "errors", "files", "progress", "tracking", "pipeline"}
+
+# what a stage's process must not load, for it would cost seconds
+LIGHT_STAGES = ("sample", "manifest", "frames", "flow", "splits", "evaluate", "report")
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Dotted names imported anywhere in a file, `from a import b` as `a.b`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not _typing_only(path, node):
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def _typing_only(path: Path, node: ast.ImportFrom) -> bool:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return any(
+        isinstance(block, ast.If)
+        and getattr(block.test, "id", "") == "TYPE_CHECKING"
+        and any(getattr(inner, "lineno", 0) == node.lineno for inner in block.body)
+        for block in ast.walk(tree)
+    )
+
+
+def allowed(path: Path) -> set[str]:
+    name = path.relative_to(PACKAGE).as_posix()
+    for room, packages in MAY_IMPORT.items():
+        if name == room or name.startswith(room + "/"):
+            return set(packages)
+    return set()
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.relative_to(PACKAGE).as_posix()
+)
+def test_heavy_imports_stay_in_their_rooms(path: Path) -> None:
+    heavy = {name.split(".")[0] for name in imports_of(path)} & HEAVY
+    assert heavy <= allowed(path), f"{path.name} may not import {sorted(heavy - allowed(path))}"
+
+
+@pytest.mark.parametrize("room", ["models", "attention", "metrics"])
+def test_inner_rooms_do_not_reach_out(room: str) -> None:
+    outside = {"flowsight.training", "flowsight.tracking", "flowsight.reporting", "flowsight.cli"}
+    for path in (PACKAGE / room).rglob("*.py"):
+        found = {".".join(name.split(".")[:2]) for name in imports_of(path)}
+        assert not found & outside, path
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "stages").glob("*.py")), ids=lambda p: p.stem)
+def test_stages_are_thin(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 40
+    names = {name.split(".")[0] for name in imports_of(path)}
+    assert names <= {"__future__", "argparse", "pathlib", "flowsight"}, names
+
+
+def test_every_stage_has_a_script_of_its_name() -> None:
+    groups = {stage.group for stage in pipeline.load(ROOT).values()}
+    assert groups == {path.stem for path in (ROOT / "stages").glob("*.py")}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.stem)
+def test_files_stay_readable(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def closure(start: Path) -> set[Path]:
+    """Files of the package that a script imports, directly or not."""
+    seen: set[Path] = set()
+    todo = [start]
+    while todo:
+        for name in imports_of(todo.pop()):
+            for path in module_files(name):
+                if path not in seen:
+                    seen.add(path)
+                    todo.append(path)
+    return seen
+
+
+def module_files(dotted: str) -> Iterator[Path]:
+    parts = dotted.split(".")
+    if parts[0] != "flowsight":
+        return
+    for length in range(len(parts), 0, -1):
+        base = SOURCE.joinpath(*parts[:length])
+        if base.with_suffix(".py").is_file():
+            yield base.with_suffix(".py")
+            return
+        if (base / "__init__.py").is_file():
+            yield base / "__init__.py"
+            return
+
+
+@pytest.mark.parametrize("group", sorted({s.group for s in pipeline.load(ROOT).values()}))
+def test_stage_deps_cover_the_code_they_run(group: str) -> None:
+    stage = next(s for s in pipeline.load(ROOT).values() if s.group == group)
+    needed = {
+        path.relative_to(ROOT).as_posix()
+        for path in closure(ROOT / "stages" / f"{group}.py")
+        if path.stem not in NO_DEP and path.name != "__init__.py"
+    }
+    covered = {n for n in needed if any(pipeline.overlaps(dep, n) for dep in stage.deps)}
+    assert needed == covered, f"dvc.yaml, {group}: add {sorted(needed - covered)} to deps"
+
+
+@pytest.mark.parametrize("group", LIGHT_STAGES)
+def test_light_stages_load_no_torch(group: str) -> None:
+    script = ROOT / "stages" / f"{group}.py"
+    for path in [script, *closure(script)]:
+        names = {name.split(".")[0] for name in imports_of(path)}
+        assert not names & TORCH, f"{group} loads torch through {path}"
