@@ -39,16 +39,15 @@ def compose(overrides: Sequence[str], root: Path | str = ".") -> Params:
             composed.replace(temporary)
         except (HydraException, OmegaConfBaseException) as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            raise InputError(
-                f"cannot compose {' '.join(overrides)}: {first}; groups: {_groups(folder)}"
-            ) from None
+            hint = _groups(folder) if "Could not find" in first else "see docs/parameters.md"
+            raise InputError(f"cannot compose {' '.join(overrides)}: {first}; {hint}") from None
         finally:
             composed.unlink(missing_ok=True)
     return params
 
 
 def _groups(folder: Path) -> str:
-    return "; ".join(
+    return "groups: " + "; ".join(
         f"{group} = {', '.join(sorted(file.stem for file in (folder / group).glob('*.yaml')))}"
         for group in ("dataset", "recipe")
     )

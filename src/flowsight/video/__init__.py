@@ -1,0 +1,1 @@
+"""Videos and packs: counting, decoding, one stored zip per clip, denseflow/TSN folders."""

@@ -1,0 +1,28 @@
+"""Store the optical flow of one shard: python stages/flow.py data/shards/X/0 --out data/flow/X/0"""
+
+import argparse
+from pathlib import Path
+
+from flowsight import config, errors, packing
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("shard", type=Path, help="folder with clips.csv and videos/")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the packs")
+    args = parser.parse_args()
+    params = config.load()
+    packing.pack_flow(
+        args.shard,
+        args.out,
+        method=params.flow.method,
+        preset=params.flow.preset,
+        backend=params.flow.backend,
+        bound_px=params.flow.bound_px,
+        quality=params.flow.quality,
+        size=params.frames.size,
+    )
+
+
+if __name__ == "__main__":
+    errors.guard(main)
