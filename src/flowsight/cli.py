@@ -49,6 +49,9 @@ def import_(
     copy: Annotated[
         bool, typer.Option("--copy", help="Copy even where a hard link would do.")
     ] = False,
+    family: Annotated[
+        str | None, typer.Option(help="Layout of a data set under another name: ucf101, folder ...")
+    ] = None,
 ) -> None:
     """Bring a data set to data/raw/NAME, or a weights file to data/weights."""
     from flowsight.datasets import importing
@@ -56,7 +59,7 @@ def import_(
     if name == "weights":
         target = importing.import_weights(source)
     else:
-        target = importing.import_dataset(name, source, link=not copy)
+        target = importing.import_dataset(name, source, link=not copy, family=family)
     typer.echo(f"{target} is ready")
 
 

@@ -1,0 +1,1 @@
+"""Attention maps: Grad-CAM, the network that predicts them without a label, their quality."""

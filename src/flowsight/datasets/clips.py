@@ -1,0 +1,240 @@
+"""Clips of a split as network input: from packs to normalised tensors.
+
+Channels of an input: the modality's (RGB, or u1 v1 u2 v2 ... of a flow stack), then the attention
+map. In phase 1 the map is a constant; in phase 2 it is read, cropped and mirrored with the frame.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from flowsight.datasets import sampling, transforms
+from flowsight.datasets.sampling import Indices
+from flowsight.datasets.transforms import Images
+from flowsight.errors import InputError
+from flowsight.rows import InputParams
+from flowsight.video import pack
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip of a split and where its packs are."""
+
+    clip_id: str
+    label: int
+    """Index in `classes.csv`."""
+    subset: str
+    """`train`, `val` or `test`."""
+    num_frames: int
+    pack: Path
+    maps: Path | None
+    """Attention maps of the other stream; None: the constant map."""
+
+
+def load_clips(
+    manifest: Path, split: Path, packs: Path, maps: Path | None = None
+) -> tuple[list[Clip], list[str]]:
+    """The clips of a split, in its order, and the class names.
+
+    Args:
+        manifest: folder with `clips.csv` and `classes.csv`.
+        split: `clip_id,subset` of one split.
+        packs: folder of packs, `<shard>/<clip_id>.zip`.
+        maps: folder of attention maps, `<clip_id>.zip`.
+
+    Raises:
+        InputError: a missing table, a clip or label that the manifest does not have, or a
+            missing pack.
+    """
+    classes = _read(manifest / "classes.csv", ("index", "label"))
+    names = [row["label"] for row in sorted(classes, key=lambda row: int(row["index"]))]
+    labels = {name: index for index, name in enumerate(names)}
+    listed = {row["clip_id"]: row for row in _read(manifest / "clips.csv", _COLUMNS)}
+    clips = []
+    for row in _read(split, ("clip_id", "subset")):
+        clip_id = row["clip_id"]
+        found = listed.get(clip_id)
+        if found is None or found["label"] not in labels:
+            raise InputError(
+                f"expected clip {clip_id} of {split} with a known class in {manifest}, found none; "
+                "run the manifest and splits stages again"
+            )
+        clip = Clip(
+            clip_id=clip_id,
+            label=labels[found["label"]],
+            subset=row["subset"],
+            num_frames=int(found["num_frames"]),
+            pack=packs / found["shard"] / f"{clip_id}.zip",
+            maps=None if maps is None else maps / f"{clip_id}.zip",
+        )
+        clips.append(clip)
+    _check_packs(clips, split)
+    return clips, names
+
+
+_COLUMNS = ("clip_id", "label", "num_frames", "shard")
+
+
+def _read(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    # not pandas: it costs a second that predict and train would spend on nothing else
+    if not path.is_file():
+        raise InputError(f"expected a table in {path}, found no such file")
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = set(columns) - set(reader.fieldnames or ())
+        if missing:
+            raise InputError(f"expected columns {', '.join(columns)} in {path}, got no {missing}")
+        return list(reader)
+
+
+def _check_packs(clips: Sequence[Clip], split: Path) -> None:
+    wanted = [path for clip in clips for path in (clip.pack, clip.maps) if path is not None]
+    missing = [path for path in wanted if not path.is_file()]
+    if missing:
+        raise InputError(
+            f"expected a pack for each clip of {split}, found {len(missing)} missing, first "
+            f"{missing[0]}; run the stage that makes it again"
+        )
+
+
+def num_items(clip: Clip, modality: str) -> int:
+    """Frames (RGB) or flow fields (one fewer) of a clip.
+
+    Raises:
+        InputError: a single frame has no flow.
+    """
+    count = clip.num_frames - (modality == "flow")
+    if count < 1:
+        raise InputError(
+            f"expected at least 2 frames for flow, got {clip.num_frames} in {clip.clip_id}; "
+            "leave the clip out"
+        )
+    return count
+
+
+def count_positions(clip: Clip, params: InputParams) -> int:
+    """Positions of a clip at which a frame or a whole stack starts."""
+    return sampling.count_positions(num_items(clip, params.modality), params.stack_length)
+
+
+def read_images(clip: Clip, params: InputParams, positions: Indices) -> Images:
+    """Stored images of the stacks that start at these positions, with maps if the clip has them.
+
+    Args:
+        clip: where to read.
+        params: modality and stack length.
+        positions: (N,) frame or field indices.
+
+    Returns:
+        (N, C, H, W) uint8; C is 3 or 2L, one more with a map.
+    """
+    indices = sampling.stack_indices(
+        positions, params.stack_length, num_items(clip, params.modality)
+    )
+    if params.modality == "rgb":
+        frames = pack.read_frames(clip.pack, indices[:, 0].tolist())  # (N, H, W, 3)
+        images = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
+    else:
+        fields = pack.read_flow(clip.pack, indices.ravel().tolist())  # (N * L, 2, H, W)
+        images = fields.reshape(len(indices), -1, *fields.shape[2:])
+    if clip.maps is None:
+        return images
+    maps = pack.read_maps(clip.maps, positions.tolist())[:, None]
+    return np.concatenate([images, transforms.resize(maps, *images.shape[2:])], axis=1)
+
+
+def network_input(images: Images, params: InputParams, *, map_channel: bool) -> Tensor:
+    """Normalise; where the network has a map channel and the images none, add the constant.
+
+    Args:
+        images: (N, C, H, W) uint8 as `read_images` gives them, cropped.
+        params: modality and value of the constant map.
+        map_channel: whether the network has one.
+
+    Returns:
+        (N, C, H, W) float32.
+    """
+    inputs = torch.from_numpy(transforms.normalise(images, params.modality))
+    own = 3 if params.modality == "rgb" else 2 * params.stack_length
+    if map_channel and images.shape[1] == own:
+        constant = inputs.new_full((len(inputs), 1, *inputs.shape[2:]), params.map_value)
+        inputs = torch.cat([inputs, constant], dim=1)
+    return inputs
+
+
+def full_frames(
+    clip: Clip, params: InputParams, indices: Sequence[int], *, map_channel: bool = True
+) -> Tensor:
+    """Input of whole frames, uncropped, with the constant map: what attention is extracted from.
+
+    Args:
+        clip: where to read; its maps, if any, are not used.
+        params: modality, stack length and size.
+        indices: N frame indices; a stack starts at each, the tail repeats the last field.
+
+    Returns:
+        (N, C, h, w) float32; the shorter of h and w is `resize_px`.
+    """
+    plain = Clip(clip.clip_id, clip.label, clip.subset, clip.num_frames, clip.pack, None)
+    images = read_images(plain, params, np.asarray(indices, dtype=np.int64))
+    images = transforms.resize_short_side(images, params.resize_px)
+    return network_input(images, params, map_channel=map_channel)
+
+
+class ClipDataset(Dataset[tuple[Tensor, int, int]]):
+    """Segments of clips: `dataset[epoch, index]` is (x (S, C, H, W) float32, label, index).
+
+    In training, segments, crop and flip are drawn from (seed, epoch, index) and from nothing else,
+    so neither the number of workers nor a restart changes them. Elsewhere an item is the middle
+    of each segment, cropped at the centre. Indices beyond the clips draw the same clips again.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        params: InputParams,
+        *,
+        train: bool,
+        seed: int,
+        map_channel: bool = True,
+    ) -> None:
+        self.clips = clips
+        self.params = params
+        self.train = train
+        self.seed = seed
+        self.map_channel = map_channel
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, int]:
+        epoch, index = key
+        clip, params = self.clips[index % len(self.clips)], self.params
+        positions = count_positions(clip, params)
+        if self.train:
+            rng = np.random.default_rng((self.seed, epoch, index))
+            starts = sampling.random_positions(positions, params.num_segments, rng)
+            images = transforms.augment(
+                read_images(clip, params, starts),
+                modality=params.modality,
+                crop_px=params.crop_px,
+                scales=params.scales,
+                flip=params.flip,
+                rng=rng,
+            )
+        else:
+            starts = sampling.even_positions(positions, params.num_segments)
+            images = transforms.centre_crop(
+                read_images(clip, params, starts),
+                resize_px=params.resize_px,
+                crop_px=params.crop_px,
+            )
+        return network_input(images, params, map_channel=self.map_channel), clip.label, index

@@ -1,0 +1,1 @@
+"""Drawing for the generated `sample` data set: OpenCV and numpy, seeded, exact ground truth."""

@@ -1,0 +1,1 @@
+"""Predictions to numbers: plain functions over NumPy arrays."""

@@ -1,0 +1,1 @@
+"""Networks: one per file, built by `build(...)` with keyword arguments."""

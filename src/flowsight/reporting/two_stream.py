@@ -1,0 +1,240 @@
+"""What the page shows of the two-stream system, read from `results/two_stream`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from flowsight.config import Params
+from flowsight.evaluation import map_rows, system_fusions
+from flowsight.evaluation.predictions import read_classes, read_table, records
+from flowsight.evaluation.scoring import STREAMS
+from flowsight.metrics import classification
+from flowsight.reporting import formats
+from flowsight.reporting.charts import Line, confusion_chart, line_chart
+
+SYSTEM = "two_stream"
+_MEASURES = (
+    ("pointing_game", "pointing game", "the map's strongest point lies on the actor"),
+    ("energy_in_mask", "energy inside", "share of the map's energy that lies on the actor"),
+    ("iou", "IoU", "overlap of the map above half its maximum with the actor"),
+)
+
+
+def content(results: Path, history: Path, manifest: Path, params: Params) -> dict[str, Any]:
+    """Everything the template `two_stream.html.j2` names.
+
+    Args:
+        results: `results/two_stream`.
+        history: folder of training histories.
+        manifest: folder of the manifest.
+        params: all parameters.
+    """
+    metrics = json.loads((results / "metrics.json").read_text(encoding="utf-8"))
+    classes = read_classes(manifest)
+    names = fusion_names(params)
+    fusions = [_fusion(name, label, metrics) for name, label in names.items()]
+    differences = read_table(results / "comparisons.csv", ("method", "baseline", "difference"))
+    return {
+        "id": SYSTEM,
+        "title": "Two-stream networks with cross attention",
+        "fusions": fusions,
+        "best": fusions[-1],
+        "baseline": fusions[0],
+        "gains": _gains(differences, fusions),
+        "fusing": _fusing(differences, fusions[-1]),
+        "chance": 1 / len(classes),
+        "num_classes": len(classes),
+        "num_test_clips": int(metrics["num_test_clips"]),
+        "confidence": params.evaluate.confidence,
+        "weights": _weights(results, names),
+        "per_split": _per_split(results, names),
+        "paper": _paper(results),
+        "localization": _localization(results, metrics, params),
+        "overlays": _overlays(results),
+        "confusions": _confusions(results, names, classes),
+        "curves": _curves(history, params),
+    }
+
+
+def fusion_names(params: Params) -> dict[str, str]:
+    """What people call each fusion: with or without attention, the name added if that repeats."""
+    labels = {}
+    for name, pair in system_fusions(SYSTEM, params).items():
+        maps = [params.row(row).maps for row in (pair.spatial, pair.temporal)]
+        labels[name] = "With attention" if all(maps) else "Without attention"
+    seen = list(labels.values())
+    return {n: f"{v} ({n})" if seen.count(v) > 1 else v for n, v in labels.items()}
+
+
+def _fusion(name: str, label: str, metrics: Mapping[str, float]) -> dict[str, Any]:
+    streams = {}
+    for stream in STREAMS:
+        key = f"{name}/{stream}/"
+        own = {k.removeprefix(key): v for k, v in metrics.items() if k.startswith(key)}
+        streams[stream] = dict.fromkeys(("top1_std", "top1_low", "top1_high")) | own
+    return {"name": name, "label": label, "streams": streams}
+
+
+def _difference(table: pd.DataFrame, method: str, baseline: str) -> dict[str, Any] | None:
+    found = table[(table["method"] == method) & (table["baseline"] == baseline)]
+    if found.empty:
+        return None
+    row = {str(k): v for k, v in found.iloc[0].items()}
+    ends = pd.to_numeric(pd.Series([row["low"], row["high"]]), errors="coerce").to_numpy()
+    row["low"], row["high"] = (None if np.isnan(e) else float(e) for e in ends)
+    row["clear"] = row["low"] is not None and (row["low"] > 0 or row["high"] < 0)
+    return row
+
+
+def _gains(table: pd.DataFrame, fusions: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Last fusion against the first, per stream; empty with a single fusion."""
+    first, last = fusions[0]["name"], fusions[-1]["name"]
+    found = {s: _difference(table, f"{last}/{s}", f"{first}/{s}") for s in STREAMS}
+    return {stream: row for stream, row in found.items() if row is not None}
+
+
+def _fusing(table: pd.DataFrame, fusion: dict[str, Any]) -> dict[str, Any] | None:
+    """The fused result against the better of its two streams."""
+    better = max(STREAMS[:2], key=lambda stream: fusion["streams"][stream]["top1"])
+    row = _difference(table, f"{fusion['name']}/fused", f"{fusion['name']}/{better}")
+    return row and row | {"stream": better}
+
+
+def _weights(results: Path, names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Fusion weights and where they come from, mean over splits."""
+    table = read_table(results / "per_split.csv", ("fusion", "stream", "weight", "weight_source"))
+    table = table[table["stream"] == "spatial"]
+    return [
+        {
+            "label": names[str(name)],
+            "spatial": float(rows["weight"].mean()),
+            "chosen": bool((rows["weight_source"] == "validation").all()),
+            "num_clips": int(rows["num_val_clips"].sum()),
+        }
+        for name, rows in table.groupby("fusion", sort=False)
+    ]
+
+
+def _per_split(results: Path, names: Mapping[str, str]) -> list[dict[str, Any]]:
+    table = read_table(results / "per_split.csv", ("fusion", "split_id", "stream", "top1"))
+    table["label"] = table["fusion"].map(dict(names))
+    return records(table)
+
+
+def _paper(results: Path) -> dict[str, Any]:
+    """Rows with the number of their footnote, the footnotes, and whether any may be compared."""
+    table = read_table(results / "paper_table.csv", ("value", "ours", "comparable", "why"))
+    table["ours"] = pd.to_numeric(table["ours"], errors="coerce")
+    notes: dict[str, int] = {}
+    rows = []
+    for row in records(table):
+        comparable = str(row["comparable"]) == "True"
+        note = None if comparable else notes.setdefault(row["why"], len(notes) + 1)
+        ours = None if pd.isna(row["ours"]) else row["ours"]
+        rows.append(row | {"comparable": comparable, "note": note, "ours": ours})
+    return {"rows": rows, "notes": list(notes), "any": any(r["comparable"] for r in rows)}
+
+
+def _localization(results: Path, metrics: Mapping[str, float], params: Params) -> dict[str, Any]:
+    table = read_table(results / "localization.csv", ("row", "subset", "pointing_game", "chance"))
+    maps = []
+    for row in map_rows(system_fusions(SYSTEM, params), params):
+        key = f"localization/{row}"
+        if f"{key}/chance" not in metrics:
+            continue
+        measures = [(t, hint, metrics[f"{key}/{name}"]) for name, t, hint in _MEASURES]
+        maps.append({"row": row, "measures": measures, "chance": metrics[f"{key}/chance"],
+                     "stream": _stream(row, params)})  # fmt: skip
+    columns = ["num_clips", *(name for name, _, _ in _MEASURES), "chance"]
+    grouped = table.groupby(["row", "subset"], as_index=False, sort=False)[columns]
+    means = grouped.mean() if len(table) else table
+    return {"maps": maps, "rows": records(means)}
+
+
+def _stream(row: str, params: Params) -> str:
+    return "spatial" if params.row(row).input.modality == "rgb" else "temporal"
+
+
+def _overlays(results: Path) -> list[dict[str, Any]]:
+    table = read_table(results / "overlays" / "index.csv", ("picture", "clip_id", "frame"))
+    found = []
+    for row in records(table):
+        path = results / "overlays" / row["picture"]
+        width, height = formats.picture_size(path)
+        found.append(row | {"uri": formats.data_uri(path), "width": width, "height": height})
+    return found
+
+
+def _confusions(
+    results: Path, names: Mapping[str, str], classes: list[str]
+) -> list[dict[str, Any]]:
+    index = {name: i for i, name in enumerate(classes)}
+    groups = []
+    for fusion, label in names.items():
+        charts = []
+        for stream in STREAMS:
+            path = results / "confusion" / f"{fusion}-{stream}.csv"
+            pairs = read_table(path, ("actual", "predicted")).astype(str)
+            actual, predicted = (pairs[c].map(index).to_numpy(np.int64) for c in pairs)
+            counts = classification.confusion_matrix(actual, predicted, len(classes))
+            title = f"{label}: {stream}"
+            chart = confusion_chart(counts, classes, title=title, style=f"cell {stream}")
+            charts.append({"stream": stream, "svg": Markup(chart)})
+        groups.append({"label": label, "charts": charts})
+    return groups
+
+
+def _curves(history: Path, params: Params) -> list[dict[str, Any]]:
+    """Loss and accuracy of each row, one pair of lines per split; rows without history left out."""
+    cards = []
+    for name, row in params.rows.items():
+        paths = {s: history / f"{name}-{s}.csv" for s in params.splits.ids}
+        tables = {s: pd.read_csv(p) for s, p in paths.items() if p.is_file()}
+        tables = {s: t for s, t in tables.items() if len(t)}
+        if row.system != SYSTEM or not tables:
+            continue
+        stream = _stream(name, params)
+        charts = [
+            line_chart(
+                _lines(tables, f"{{}}_{quantity}", stream, scale), title=title, top=top, unit=unit
+            )
+            for quantity, title, scale, top, unit in (
+                ("accuracy", "accuracy", 100, 100.0, " %"),
+                ("loss", "loss (cross entropy)", 1, None, ""),
+            )
+        ]
+        cards.append(
+            {
+                "row": name,
+                "stream": stream,
+                "phase": f"goes on from {row.init}" if row.init else "first phase",
+                "input": f"{'RGB' if stream == 'spatial' else 'flow'} + "
+                + (f"maps of {row.maps}" if row.maps else f"maps at {row.input.map_value:g}"),
+                "charts": [Markup(chart) for chart in charts],
+            }
+        )
+    return cards
+
+
+def _lines(
+    tables: Mapping[str, pd.DataFrame], column: str, stream: str, scale: float
+) -> list[Line]:
+    many = " many" if len(tables) > 1 else ""
+    return [
+        Line(
+            x=table["epoch"].tolist(),
+            y=(scale * pd.to_numeric(table[column.format(subset)], errors="coerce")).tolist(),
+            style=f"l {subset} {stream}{many}",
+            name=f"split {split_id}, {subset}",
+        )
+        for subset in ("train", "val")
+        for split_id, table in tables.items()
+        if column.format(subset) in table
+    ]

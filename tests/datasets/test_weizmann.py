@@ -1,0 +1,57 @@
+"""Weizmann: leave one person out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flowsight.datasets import weizmann
+from flowsight.errors import InputError
+
+
+@pytest.fixture
+def raw(tmp_path: Path, write_video: Callable[..., Path]) -> Path:
+    for action in ("run", "wave1"):
+        for person in ("daria", "lena"):
+            write_video(tmp_path / f"videos/{action}/{person}_{action}.avi")
+    return tmp_path
+
+
+def test_persons_are_groups_and_splits(raw: Path, write_video: Callable[..., Path]) -> None:
+    (raw / "videos/run/lena_run.avi").rename(raw / "videos/run/lena_run1.avi")
+    write_video(raw / "videos/run/lena_run2.avi")  # lena ran twice in the official archives
+    found = weizmann.find_clips(raw)
+    assert found[["clip_id", "group"]].values.tolist() == [
+        ["run/daria_run", "daria"],
+        ["run/lena_run1", "lena"],
+        ["run/lena_run2", "lena"],
+        ["wave1/daria_wave1", "daria"],
+        ["wave1/lena_wave1", "lena"],
+    ]
+    official = weizmann.official_splits(raw, found)
+    assert official.split_id.unique().tolist() == ["daria", "lena"]
+    lena = official[official.split_id == "lena"].set_index("clip_id").subset
+    assert lena["run/lena_run2"] == "test"
+    assert lena["wave1/daria_wave1"] == "train"
+
+
+@pytest.mark.parametrize(
+    "path", ["run/bob_run.avi", "run/lena_jack.avi", "run/lena.avi", "hop/lena_hop.avi"]
+)
+def test_strangers_are_refused(raw: Path, path: str, write_video: Callable[..., Path]) -> None:
+    write_video(raw / "videos" / path)
+    with pytest.raises(InputError, match=r"expected"):
+        weizmann.find_clips(raw)
+
+
+def test_real_clips(shared_data: Path) -> None:
+    found = weizmann.find_clips(shared_data / "weizmann")
+    assert len(found) == 90
+    assert found.label.value_counts().tolist() == [9] * 10
+    official = weizmann.official_splits(shared_data / "weizmann", found)
+    assert sorted(official.split_id.unique()) == sorted(weizmann.PERSONS)
+    sizes = official.groupby(["split_id", "subset"]).size()
+    assert sizes.xs("test", level=1).eq(10).all()
+    assert sizes.xs("train", level=1).eq(80).all()

@@ -1,0 +1,171 @@
+"""The HTML page: what it says, and that a real browser likes it."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flowsight import evaluation, reporting
+from flowsight.reporting import charts, formats
+from flowsight.reporting.charts import Line
+
+World = SimpleNamespace
+
+
+def write(world: World, results: Path, out: Path) -> str:
+    reporting.write_report(
+        results=results,
+        history=world.root / "history",
+        validation=world.root / "validation",
+        manifest=world.root / "manifest",
+        params=world.params,
+        out=out,
+    )
+    return (out / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def folder(world_template: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with `two_stream` (results) and `report` (the page)."""
+    root = tmp_path_factory.mktemp("report")
+    evaluation.evaluate(
+        "two_stream", world_template.params, world_template.folders, root / "two_stream"
+    )
+    write(world_template, root, root / "report")
+    return root
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> str:
+    return (folder / "report/index.html").read_text(encoding="utf-8")
+
+
+def test_page_has_every_part(page: str, world_template: World) -> None:
+    for part in ("results", "attention", "localization", "paper", "confusion", "training", "data",
+                 "quarantine", "validation", "parameters"):  # fmt: skip
+        assert f'id="{part}"' in page, part
+    assert "file of zero bytes" in page
+    assert "None of these pairs may be compared" in page
+    assert "71.2" in page  # printed by the paper
+    assert page.count("<img ") == world_template.params.evaluate.num_overlays
+    assert page.count("<polyline") == 4 * 2 * 2 * 2  # rows x splits x subsets x quantities
+
+
+def test_page_stands_alone(page: str) -> None:
+    assert not re.search(r"(?:src|href)=\"(?!data:|#)", page)
+    assert "<script" not in page and "url(" not in page and "@import" not in page
+
+
+def test_same_input_same_page(world_template: World, folder: Path, page: str) -> None:
+    assert write(world_template, folder, folder / "again") == page
+
+
+def test_a_system_without_results_is_not_shown(world_template: World, tmp_path: Path) -> None:
+    text = write(world_template, tmp_path / "nothing", tmp_path / "report")
+    assert "No system has results yet" in text
+    assert 'id="data"' in text
+
+
+def test_page_without_history_truth_or_reports(
+    world_template: World, folder: Path, tmp_path: Path
+) -> None:
+    """What is not there is not shown; the rest is."""
+    root = tmp_path / "w"
+    shutil.copytree(world_template.root, root, ignore=shutil.ignore_patterns("history"))
+    for report in (root / "validation").rglob("report.json"):
+        report.unlink()
+    text = write(World(root=root, params=world_template.params), folder, tmp_path / "out")
+    assert 'id="training"' not in text and 'id="validation"' not in text
+    assert 'id="results"' in text
+
+
+def test_names_from_data_are_escaped(world_template: World, folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "w"
+    shutil.copytree(world_template.root, root)
+    status = root / "validation/clips/status.csv"
+    status.write_text(status.read_text().replace("file of zero bytes", "<script>alert(1)</script>"))
+    text = write(World(root=root, params=world_template.params), folder, tmp_path / "out")
+    assert "&lt;script&gt;" in text and "<script>" not in text
+
+
+def test_line_chart_places_points() -> None:
+    line = Line(x=[0, 10], y=[0.0, 1.0], style="l", name="a<b")
+    svg = charts.line_chart([line], title="t", top=1.0)
+    assert 'points="34.0,148.0 274.0,24.0"' in svg
+    assert "a&lt;b" in svg
+    gap = charts.line_chart([Line(x=[1, 2, 3], y=[1, np.nan, 1], style="l", name="n")], title="t")
+    assert len(re.findall(r"\d+\.\d,\d+\.\d", gap)) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "ceiling"),
+    [(0.9, 1), (1.0, 1), (2.1, 2.5), (3, 5), (51, 100), (0, 1), (0.004, 0.005)],
+)
+def test_nice_ceiling(value: float, ceiling: float) -> None:
+    assert charts.nice_ceiling(value) == pytest.approx(ceiling)
+
+
+def test_confusion_chart_of_many_classes_has_no_names() -> None:
+    names = [f"class{k}" for k in range(101)]
+    svg = charts.confusion_chart(np.eye(101, dtype=np.int64), names, title="t", style="s")
+    assert svg.count("<rect") == 102 and "class7</text>" not in svg
+    assert "class7: 1 of 1 called class7" in svg
+
+
+def test_numbers_as_people_write_them() -> None:
+    assert (formats.points(-0.031), formats.points(0.0001), formats.points(0.2)) == (
+        "−3.1", "0.0", "+20.0",
+    )  # fmt: skip
+    assert formats.plural(1, "class") == "1 class" and formats.plural(2, "class") == "2 classes"
+    assert formats.number(13320) == "13\u202f320"
+    assert formats.value_text((1, None, True, 1e-3)) == "1, none, yes, 0.001"
+    assert formats.percent(None) == "" and formats.percent(0.8437) == "84.4"
+
+
+@pytest.fixture(scope="module")
+def browser(chromium_path: str) -> Iterator[Any]:
+    """A real headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    quiet = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync")  # fmt: skip
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=chromium_path, args=list(quiet))
+        yield chromium
+        chromium.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_in_a_browser(browser: Any, folder: Path, width: int, scheme: str) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    tab = context.new_page()
+    messages: list[str] = []
+    requests: list[str] = []
+    tab.on("console", lambda message: messages.append(message.text))
+    tab.on("pageerror", lambda error: messages.append(str(error)))
+    tab.on("request", lambda request: requests.append(request.url))
+    address = (folder / "report/index.html").as_uri()
+    tab.goto(address)
+    # closed parts count too
+    tab.eval_on_selector_all("details", "all => all.forEach(part => part.open = true)")
+    assert messages == []
+    assert [url for url in requests if not url.startswith("data:")] == [address]
+    widths = tab.eval_on_selector_all("img", "all => all.map(image => image.naturalWidth)")
+    assert widths and min(widths) > 0
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    charts_drawn = tab.eval_on_selector_all(
+        "svg.chart", "all => all.map(chart => chart.getBoundingClientRect().height)"
+    )
+    assert charts_drawn and min(charts_drawn) > 100
+    # every link of the navigation leads somewhere
+    broken = tab.eval_on_selector_all(
+        "nav a", "all => all.filter(a => !document.querySelector(a.hash)).length"
+    )
+    assert broken == 0
+    context.close()

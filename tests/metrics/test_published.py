@@ -1,0 +1,28 @@
+"""The printed tables as package data."""
+
+import filecmp
+
+import pytest
+
+from flowsight import published
+
+
+@pytest.mark.parametrize(
+    "name", ["two_stream_attention", "residual_attention_3d", "background_rnn", "saliency_fcn"]
+)
+def test_every_table_has_the_columns_and_numbers(name: str) -> None:
+    table = published.read(name)
+    assert tuple(table.columns) == published.COLUMNS
+    assert table["value"].notna().all() and len(table) > 5
+
+
+def test_first_printed_number() -> None:
+    row = published.read("two_stream_attention").iloc[8]
+    assert (row["table"], row["dataset"], row["split"]) == ("4.1", "HMDB-51", "1")
+    assert (row["item"], row["value"]) == ("fusion", 71.2)
+
+
+def test_equals_the_handed_over_tables(shared_data) -> None:  # type: ignore[no-untyped-def]
+    for source in sorted((shared_data.parent / "papers/published").glob("*.csv")):
+        ours = published.__path__[0] + f"/{source.name}"
+        assert filecmp.cmp(source, ours, shallow=False), source.name
