@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,55 @@ def chromium_path() -> str:
     if found is None:
         missing("no chromium on PATH; install it to test the report in a browser")
     return str(found)
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Two classes that anything can tell apart: red clips move up, blue ones move down."""
+
+    manifest: Path
+    split: Path
+    frames: Path
+    flow: Path
+    maps: Path
+    clip_ids: tuple[str, ...]
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    """Packs of 16 clips (10 train, 3 val, 3 test), 7 frames of 48 x 36 px."""
+    import numpy as np
+
+    from flowsight.video import pack
+
+    root = tmp_path_factory.mktemp("toy")
+    rng = np.random.default_rng(0)
+    clip_ids = [f"{('Up', 'Down')[i % 2]}/clip_{i:02d}" for i in range(16)]
+    subsets = ["train"] * 10 + ["val"] * 3 + ["test"] * 3
+    rows, height, width, num_frames = [], 36, 48, 7
+    for i, clip_id in enumerate(clip_ids):
+        rows.append(f"{clip_id},{clip_id.split('/')[0]},{num_frames},{i % 2}")
+        frames = rng.integers(60, 120, (num_frames, height, width, 3)).astype(np.uint8)
+        frames[..., 2 * (i % 2)] += 60
+        fields = rng.integers(108, 148, (num_frames - 1, 2, height, width)).astype(np.uint8)
+        fields[:, 1] += (20, 236)[i % 2]  # v +- 20, wrapping
+        maps = rng.integers(0, 256, (num_frames, 5, 6)).astype(np.uint8)
+        jpegs = [(pack.frame_name(k), pack.encode_jpeg(f, 95)) for k, f in enumerate(frames)]
+        meta = {"size": [width, height], "num_frames": num_frames, "num_fields": num_frames - 1}
+        pack.write_pack(root / f"frames/{i % 2}/{clip_id}.zip", jpegs, meta)
+        jpegs = [
+            (name, pack.encode_jpeg(component, 95))
+            for k, field in enumerate(fields)
+            for name, component in zip(pack.flow_names(k), field, strict=True)
+        ]
+        pack.write_pack(root / f"flow/{i % 2}/{clip_id}.zip", jpegs, meta)
+        pack.write_maps(root / f"maps/{clip_id}.zip", maps, {})
+    manifest = root / "manifest"
+    manifest.mkdir()
+    text = "\n".join(["clip_id,label,num_frames,shard", *rows])
+    (manifest / "clips.csv").write_text(text + "\n")
+    (manifest / "classes.csv").write_text("index,label\n0,Up\n1,Down\n")
+    lines = [f"{clip},{subset}" for clip, subset in zip(clip_ids, subsets, strict=True)]
+    (root / "1.csv").write_text("\n".join(["clip_id,subset", *sorted(lines)]) + "\n")
+    paths = (root / "frames", root / "flow", root / "maps")
+    return Toy(manifest, root / "1.csv", *paths, tuple(clip_ids))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from flowsight import pipeline
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src"
 PACKAGE = SOURCE / "flowsight"
+STAGES = pipeline.load(ROOT)
 
 HEAVY = {"torch", "torchvision", "lightning", "torchmetrics", "mlflow", "great_expectations"}
 TORCH = {"torch", "torchvision"}
@@ -30,6 +32,7 @@ MAY_IMPORT = {
     "flow/tvl1_steps.py": {"torch"},
     "flow/tvl1_images.py": {"torch"},
     "flow/tvl1_gpu.py": {"torch"},
+    "flow/tvl1_launch.py": {"torch"},
     "checkpoint.py": TORCH,
     "seeding.py": TORCH,
     "datasets/clips.py": TORCH,
@@ -45,23 +48,23 @@ NO_DEP = {"cli", "config", "rows", "schema", "errors", "files", "progress", "tra
 LIGHT_STAGES = ("sample", "manifest", "frames", "flow", "splits", "evaluate", "report")
 
 
-def imports_of(path: Path) -> Iterator[str]:
-    """Dotted names imported anywhere in a file, `from a import b` as `a.b`."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not _typing_only(path, node):
-            yield from (f"{node.module}.{name.name}" for name in node.names)
-
-
-def _typing_only(path: Path, node: ast.ImportFrom) -> bool:
+@cache
+def imports_of(path: Path) -> tuple[str, ...]:
+    """Dotted names imported anywhere in a file, `from a import b` as `a.b`; not those for types."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    return any(
-        isinstance(block, ast.If)
-        and getattr(block.test, "id", "") == "TYPE_CHECKING"
-        and any(getattr(inner, "lineno", 0) == node.lineno for inner in block.body)
+    for_types = {
+        id(inner)
         for block in ast.walk(tree)
-    )
+        if isinstance(block, ast.If) and getattr(block.test, "id", "") == "TYPE_CHECKING"
+        for inner in block.body
+    }
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [name.name for name in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and id(node) not in for_types:
+            names += [f"{node.module}.{name.name}" for name in node.names]
+    return tuple(names)
 
 
 def allowed(path: Path) -> set[str]:
@@ -96,7 +99,7 @@ def test_stages_are_thin(path: Path) -> None:
 
 
 def test_every_stage_has_a_script_of_its_name() -> None:
-    groups = {stage.group for stage in pipeline.load(ROOT).values()}
+    groups = {stage.group for stage in STAGES.values()}
     assert groups == {path.stem for path in (ROOT / "stages").glob("*.py")}
 
 
@@ -132,9 +135,9 @@ def module_files(dotted: str) -> Iterator[Path]:
             return
 
 
-@pytest.mark.parametrize("group", sorted({s.group for s in pipeline.load(ROOT).values()}))
+@pytest.mark.parametrize("group", sorted({s.group for s in STAGES.values()}))
 def test_stage_deps_cover_the_code_they_run(group: str) -> None:
-    stage = next(s for s in pipeline.load(ROOT).values() if s.group == group)
+    stage = next(s for s in STAGES.values() if s.group == group)
     # networks, tasks and adapters are named by parameters: what they import counts too
     named = [ROOT / dep for dep in stage.deps if dep.startswith("src/") and dep.endswith(".py")]
     needed = {

@@ -114,20 +114,25 @@ def _is_lock(path: Path) -> bool:
 def _run(command: list[str], root: Path) -> tuple[int, dict[str, str] | None]:
     with tempfile.TemporaryDirectory() as folder:
         note = Path(folder) / "failure.json"
-        # the tools of this environment, also when it was not activated
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-        environment = {**_QUIET, **os.environ, "PATH": path, "FLOWSIGHT_FAILURE": str(note)}
-        code = subprocess.run(command, cwd=root, env=environment, check=False).returncode
+        environment = {**_environment(), "FLOWSIGHT_FAILURE": str(note)}
+        # `env` looks the command up on the new PATH
+        code = subprocess.run(["env", *command], cwd=root, env=environment, check=False).returncode
         return code, json.loads(note.read_text()) if note.exists() else None
+
+
+def _environment() -> dict[str, str]:
+    """The tools of this Python's environment first, also when it was not activated."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**_QUIET, **os.environ, "PATH": path}
 
 
 def restore(root: Path) -> None:
     """Bring back what DVC removed before a stage that then failed, as `dvc.lock` has it."""
     if (root / "dvc.lock").exists():
         subprocess.run(
-            ["dvc", "checkout", "--quiet", "--allow-missing"],
+            ["env", "dvc", "checkout", "--quiet", "--allow-missing"],
             cwd=root,
-            env={**os.environ, **_QUIET},
+            env=_environment(),
             check=False,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -58,9 +58,19 @@ def test_without_map_kernel_logits_are_torchvisions(name: str) -> None:
     conv = ours.get_submodule(backbone.first_convolution(ours))
     assert isinstance(conv, nn.Conv2d)
     conv.weight.data[:, 3] = 0
+    if name == "squeezenet1_0":  # its ReLU on the logits is left out on purpose
+        reference.classifier[2] = nn.Identity()
     x = torch.randn(2, 4, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(ours(x), reference(x[:, :3]))
+
+
+def test_squeezenet_logits_can_be_negative() -> None:
+    """Behind torchvision's last ReLU a new classifier of small logits dies."""
+    torch.manual_seed(0)
+    network = two_stream.build(backbone="squeezenet1_0", modality="rgb", num_classes=6).eval()
+    with torch.no_grad():
+        assert (network(torch.randn(2, 4, 64, 64)) < 0).any()
 
 
 def test_flow_starts_as_grey_picture_network() -> None:

@@ -7,14 +7,16 @@ map. In phase 1 the map is a constant; in phase 2 it is read, cropped and mirror
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from flowsight.datasets import sampling, transforms
 from flowsight.datasets.sampling import Indices
@@ -22,6 +24,9 @@ from flowsight.datasets.transforms import Images
 from flowsight.errors import InputError
 from flowsight.rows import InputParams
 from flowsight.video import pack
+
+if TYPE_CHECKING:
+    from flowsight.datasets.batches import EpochBatches
 
 
 @dataclass(frozen=True)
@@ -238,3 +243,31 @@ class ClipDataset(Dataset[tuple[Tensor, int, int]]):
                 crop_px=params.crop_px,
             )
         return network_input(images, params, map_channel=self.map_channel), clip.label, index
+
+
+def loader(dataset: ClipDataset, batches: EpochBatches) -> DataLoader[Any]:
+    """Batches (x (B, S, C, H, W), labels (B,), indices (B,)), read by `num_workers()` processes."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=num_workers(),
+        persistent_workers=num_workers() > 0,
+        pin_memory=torch.cuda.is_available(),
+        # its own: a loader draws a seed for its workers when it starts, which is before an epoch
+        # is seeded in the first epoch and after it in the others
+        generator=torch.Generator(),
+    )
+
+
+def num_workers() -> int:
+    """Processes that read clips: `FLOWSIGHT_WORKERS`; without a GPU none, the cores are busy.
+
+    Raises:
+        InputError: not a number.
+    """
+    text = os.environ.get("FLOWSIGHT_WORKERS", "")
+    if text:
+        if not text.isdecimal():
+            raise InputError(f"expected FLOWSIGHT_WORKERS as a number, got {text!r}")
+        return int(text)
+    return min(8, (os.cpu_count() or 1) - 1) if torch.cuda.is_available() else 0

@@ -24,7 +24,7 @@ import numpy as np
 
 from flowsight import files
 from flowsight.datasets.rendering import actions, background, broken, clip, figure, images, scenes
-from flowsight.datasets.rendering.files import write_arrays, write_video
+from flowsight.datasets.rendering.formats import write_arrays, write_video
 from flowsight.errors import InputError
 from flowsight.progress import track
 
@@ -201,7 +201,7 @@ def _draw_take(task: _ClipTask) -> clip.Take:
         facing=facing,
         centre=(
             task.width / 2 - facing * ahead + rng.uniform(-12, 12) * scale,
-            task.height * (rng.uniform(0.9, 0.95) - (0.08 if pair == "box" else 0)),
+            task.height * (rng.uniform(0.9, 0.95) - (0.055 if pair == "box" else 0)),
         ),
         glide=min(1.0, 16 / 12 * task.fps / task.num_frames),
         phase=2 * np.pi * ((0.618 * task.number + 0.382 * task.group) % 1 + rng.uniform(-0.1, 0.1)),

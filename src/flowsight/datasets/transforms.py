@@ -176,6 +176,5 @@ def normalise(images: Images, modality: str) -> npt.NDArray[np.float32]:
     else:
         end = channels - channels % 2
         mean[:end], std[:end] = FLOW_MEAN, FLOW_STD
-    scaled = images * (1 / (255 * std))
-    scaled -= mean / std
-    return scaled
+    scaled = np.multiply(images, np.reciprocal(255 * std, dtype=np.float32), dtype=np.float32)
+    return np.subtract(scaled, mean / std, dtype=np.float32)

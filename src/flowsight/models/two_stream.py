@@ -131,7 +131,13 @@ class StreamNetwork(nn.Module):
         """Modules after the features; torchvision hides some of them in `forward`."""
         last = "fc" if "fc" in parts else "classifier"
         if any(isinstance(part, nn.Conv2d) for part in parts[last].modules()):
-            head = {last: parts[last], "flatten": nn.Flatten()}  # SqueezeNet pools in there
+            # SqueezeNet pools in there. It also puts a ReLU behind its last convolution, under
+            # which all logits of a new classifier die (loss stays at ln K): logits need no ReLU
+            classifier = parts[last]
+            for name, part in classifier.named_children():
+                if isinstance(part, nn.ReLU):
+                    setattr(classifier, name, nn.Identity())
+            head = {last: classifier, "flatten": nn.Flatten()}
         else:
             head = {
                 "avgpool": parts.get("avgpool", nn.AdaptiveAvgPool2d(1)),

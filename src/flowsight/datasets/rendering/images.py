@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from flowsight.datasets.rendering.background import texture, value_noise
-from flowsight.datasets.rendering.files import write_image
+from flowsight.datasets.rendering.formats import write_image
 from flowsight.datasets.rendering.layers import (
     Colour,
     draw_polygon,

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from flowsight.datasets.rendering import actions, background, figure, layers
-from flowsight.datasets.rendering.files import write_image
+from flowsight.datasets.rendering.formats import write_image
 from flowsight.progress import track
 
 STATIC, SHADOW, OUTSIDE, UNKNOWN, MOVING = 0, 50, 85, 170, 255

@@ -1,0 +1,175 @@
+"""Scores of clips: evenly drawn views, several crops of each, logits averaged."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flowsight import checkpoint, networks, progress, seeding
+from flowsight.config import Params
+from flowsight.datasets import sampling, transforms
+from flowsight.datasets.clips import Clip, count_positions, load_clips, network_input, read_images
+from flowsight.datasets.sampling import Indices
+from flowsight.datasets.transforms import Images
+from flowsight.errors import InputError, ResourceError
+from flowsight.files import atomic_file
+from flowsight.rows import InputParams, RowParams
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SUBSETS = ("val", "test")
+_CHUNK = 50
+"""Inputs that go through the network at once, unless FLOWSIGHT_MICRO_BATCH says otherwise."""
+
+
+def predict(
+    *,
+    row: RowParams,
+    params: Params,
+    manifest: Path,
+    split: Path,
+    packs: Path,
+    checkpoint_dir: Path,
+    maps: Path | None = None,
+    device: str | None = None,
+) -> pa.Table:
+    """Logits of a split's validation and test clips.
+
+    Args:
+        row: network, input and views.
+        params: `threads` is read.
+        manifest, split, packs, maps: see `datasets.clips.load_clips`.
+        checkpoint_dir: folder with the row's `model.pt`.
+        device: where to compute; None: a GPU if there is one.
+
+    Returns:
+        One row a clip, sorted by clip_id: clip_id, subset, label (class name) and
+        `logit_<class name>` for each class in the order of `classes.csv`, float32.
+
+    Raises:
+        InputError: no such clips, a checkpoint of another network, logits that are not finite.
+        ResourceError: the GPU's memory does not hold a chunk of views.
+    """
+    clips, classes = load_clips(manifest, split, packs, maps)
+    wanted = sorted((c for c in clips if c.subset in SUBSETS), key=lambda clip: clip.clip_id)
+    if not wanted:
+        raise InputError(f"expected validation or test clips in {split}, found none")
+    network = networks.build(row, len(classes))
+    checkpoint.restore(network, checkpoint_dir / "model.pt")
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    network = network.to(where).to(memory_format=torch.channels_last).eval()
+    with seeding.reproducible(params.threads):
+        logits = [
+            clip_logits(network, clip, row).numpy()
+            for clip in progress.track(wanted, f"predict {row.input.modality}")
+        ]
+    return _table(wanted, np.stack(logits), classes)
+
+
+def clip_logits(network: nn.Module, clip: Clip, row: RowParams) -> Tensor:
+    """Mean logits of a clip over its views and crops.
+
+    Args:
+        network: in evaluation mode, on its device.
+        clip: where to read.
+        row: `input` and `test` are read.
+
+    Returns:
+        (K,) float32 on the CPU.
+
+    Raises:
+        InputError: logits that are not finite.
+        ResourceError: the GPU's memory does not hold a chunk of views.
+    """
+    positions, counts = view_positions(clip, row.input, row.test.num_views)
+    crops = _crops(read_images(clip, row.input, positions), row.input, row.test.num_crops)
+    total = torch.zeros(0)
+    try:
+        for start in range(0, len(crops), chunk_size()):
+            inputs = network_input(
+                crops[start : start + chunk_size()],
+                row.input,
+                map_channel=row.network.map_channel,
+            )
+            # crops of one kind stand together: the same views again and again
+            weights = counts[np.arange(start, start + len(inputs)) % len(counts)]
+            logits = _forward(network, inputs).double()
+            part = (logits * torch.from_numpy(weights)[:, None]).sum(dim=0)
+            total = part if start == 0 else total + part
+    except torch.OutOfMemoryError:
+        raise ResourceError(
+            f"expected {chunk_size()} views to fit into the GPU's memory, they did not; set "
+            f"FLOWSIGHT_MICRO_BATCH={max(1, chunk_size() // 2)}"
+        ) from None
+    if not torch.isfinite(total).all():
+        raise InputError(
+            f"expected finite logits, got {total.tolist()} for {clip.clip_id}; the training "
+            "diverged: lower the row's train.lr and train again"
+        )
+    return (total / (row.test.num_views * row.test.num_crops)).float()
+
+
+def view_positions(clip: Clip, params: InputParams, num_views: int) -> tuple[Indices, np.ndarray]:
+    """Distinct positions of the evenly drawn views, and how many views each one stands for.
+
+    A short clip has fewer positions than views; each is computed once.
+    """
+    drawn = sampling.even_positions(count_positions(clip, params), num_views)
+    counted = Counter(drawn.tolist())
+    return np.array(list(counted)), np.array(list(counted.values()), dtype=np.float64)
+
+
+def _crops(images: Images, params: InputParams, num_crops: int) -> Images:
+    size = {"resize_px": params.resize_px, "crop_px": params.crop_px}
+    if num_crops == 1:
+        return transforms.centre_crop(images, **size)
+    return transforms.ten_crop(images, modality=params.modality, **size)
+
+
+def chunk_size() -> int:
+    """Inputs that go through the network at once.
+
+    Raises:
+        InputError: `FLOWSIGHT_MICRO_BATCH` is not a positive number.
+    """
+    text = os.environ.get("FLOWSIGHT_MICRO_BATCH", "")
+    if text and (not text.isdecimal() or int(text) < 1):
+        raise InputError(f"expected FLOWSIGHT_MICRO_BATCH as a positive number, got {text!r}")
+    return int(text) if text else _CHUNK
+
+
+@torch.inference_mode()
+def _forward(network: nn.Module, inputs: Tensor) -> Tensor:
+    device = next(network.parameters()).device
+    inputs = inputs.to(device, memory_format=torch.channels_last)
+    logits: Tensor = network(inputs)
+    return logits.cpu()
+
+
+def _table(clips: Sequence[Clip], logits: np.ndarray, classes: Sequence[str]) -> pa.Table:
+    import pyarrow as pa
+
+    columns: dict[str, object] = {
+        "clip_id": [clip.clip_id for clip in clips],
+        "subset": [clip.subset for clip in clips],
+        "label": [classes[clip.label] for clip in clips],
+    }
+    for index, name in enumerate(classes):
+        columns[f"logit_{name}"] = pa.array(logits[:, index], type=pa.float32())
+    return pa.table(columns)
+
+
+def write(table: pa.Table, path: Path) -> None:
+    """Write predictions as parquet, atomically; the same table gives the same bytes."""
+    import pyarrow.parquet as pq
+
+    with atomic_file(path) as temporary:
+        pq.write_table(table, temporary)

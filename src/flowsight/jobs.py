@@ -1,0 +1,68 @@
+"""What the train stages do: parameters in, a tracked training, checkpoint and history out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from flowsight import config, files, pipeline, schedule, tracking
+
+
+def train(
+    row: str,
+    *,
+    manifest: Path,
+    split: Path,
+    packs: Path,
+    stage: str,
+    out: Path,
+    history: Path,
+    init: Path | None = None,
+    maps: Path | None = None,
+) -> None:
+    """Train a row of `params.yaml` and write its checkpoint and history.
+
+    Args:
+        row: key of `rows`.
+        manifest, split, packs, maps: see `datasets.clips.load_clips`.
+        stage: its name in `dvc.yaml`; all that goes into it is the key of the scratch folder.
+        out: folder for `model.pt`.
+        history: CSV, a line an epoch.
+        init: folder of the checkpoint to go on from (phase 2).
+    """
+    params = config.load()
+    row_params = params.row(row)
+    stage_hash = pipeline.stage_key(stage)
+    tags = {
+        "dataset": params.dataset.name,
+        "recipe": params.recipe,
+        "row": row,
+        "split": split.stem,
+        "stage": stage,
+        "stage_hash": stage_hash,
+        "bit_reproducible": str(schedule.is_bit_reproducible(row_params.train)),
+        "micro_batch": str(schedule.micro_batch(row_params.train)),
+    }
+    everything = asdict(row_params) | {"seed": params.seed, "threads": params.threads}
+    with tracking.run(out.name, params=everything, tags=tags) as log:
+        # after the tracker has started: both take seconds to load, each on its own core
+        from flowsight import checkpoint, networks, resume, training
+
+        key = f"{stage}/{stage_hash}"
+        state, epochs = training.fit(
+            row=row_params,
+            row_name=row,
+            params=params,
+            manifest=manifest,
+            split=split,
+            packs=packs,
+            init=init,
+            maps=maps,
+            pretrained=networks.pretrained_weights(row_params) if init is None else None,
+            scratch_key=key,
+            log=log,
+        )
+        with files.atomic_dir(out) as folder:
+            checkpoint.save(state, folder / "model.pt")
+        schedule.write_history(epochs, history)
+        resume.discard(key)

@@ -1,0 +1,33 @@
+"""Score clips with the other stream's maps: python stages/predict_attended.py NAME --maps ..."""
+
+import argparse
+from pathlib import Path
+
+from flowsight import config, errors, inference
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("row", help="key of `rows` in params.yaml")
+    parser.add_argument("--manifest", type=Path, required=True, help="folder of the manifest")
+    parser.add_argument("--split", type=Path, required=True, help="table of clip_id and subset")
+    parser.add_argument("--packs", type=Path, required=True, help="folder of frames or flow packs")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="folder with model.pt")
+    parser.add_argument("--maps", type=Path, required=True, help="maps of the other stream")
+    parser.add_argument("--out", type=Path, required=True, help="parquet file")
+    args = parser.parse_args()
+    params = config.load()
+    predictions = inference.predict(
+        row=params.row(args.row),
+        params=params,
+        manifest=args.manifest,
+        split=args.split,
+        packs=args.packs,
+        checkpoint_dir=args.checkpoint,
+        maps=args.maps,
+    )
+    inference.write(predictions, args.out)
+
+
+if __name__ == "__main__":
+    errors.guard(main)

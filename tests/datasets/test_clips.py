@@ -1,0 +1,127 @@
+"""Clips as network input, on two classes of sixteen tiny clips."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from flowsight.datasets.batches import EpochBatches
+from flowsight.datasets.clips import Clip, ClipDataset, full_frames, load_clips, read_images
+from flowsight.errors import InputError
+from flowsight.rows import InputParams
+from flowsight.video import pack
+
+RGB = InputParams(
+    modality="rgb",
+    stack_length=1,
+    num_segments=2,
+    resize_px=30,
+    crop_px=24,
+    scales=(1.0, 0.875),
+    flip=True,
+    map_value=0.1,
+)
+FLOW = replace(RGB, modality="flow", stack_length=3)
+
+
+def test_load_clips(toy: Any) -> None:
+    clips, names = load_clips(toy.manifest, toy.split, toy.frames)
+    assert names == ["Up", "Down"], "in the order of classes.csv, not of the alphabet"
+    assert [clip.clip_id for clip in clips] == sorted(toy.clip_ids)
+    up = next(clip for clip in clips if clip.clip_id == "Up/clip_00")
+    assert up == Clip("Up/clip_00", 0, "train", 7, toy.frames / "0/Up/clip_00.zip", None)
+    with_maps, _ = load_clips(toy.manifest, toy.split, toy.frames, toy.maps)
+    assert with_maps[0].maps == toy.maps / f"{with_maps[0].clip_id}.zip"
+
+
+def test_faults_name_the_place(toy: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        load_clips(toy.manifest, tmp_path / "nowhere.csv", toy.frames)
+    split = tmp_path / "1.csv"
+    split.write_text("clip_id,subset\nUp/other,train\n")
+    with pytest.raises(InputError, match="Up/other"):
+        load_clips(toy.manifest, split, toy.frames)
+    split.write_text("clip_id\nUp/clip_00\n")
+    with pytest.raises(InputError, match="subset"):
+        load_clips(toy.manifest, split, toy.frames)
+    with pytest.raises(InputError, match="16 missing"):
+        load_clips(toy.manifest, toy.split, tmp_path)
+
+
+@pytest.fixture
+def clips(toy: Any) -> list[Clip]:
+    return load_clips(toy.manifest, toy.split, toy.flow, toy.maps)[0]
+
+
+def test_shapes(toy: Any, clips: list[Clip]) -> None:
+    x, label, index = ClipDataset(clips, FLOW, train=True, seed=1)[0, 3]
+    assert (x.shape, x.dtype, label, index) == ((2, 7, 24, 24), torch.float32, 1, 3)
+    plain = load_clips(toy.manifest, toy.split, toy.frames)[0]
+    x, _, _ = ClipDataset(plain, RGB, train=True, seed=1)[0, 0]
+    assert x.shape == (2, 4, 24, 24)
+    assert torch.equal(x[:, 3], torch.full((2, 24, 24), 0.1))
+    x, _, _ = ClipDataset(plain, RGB, train=True, seed=1, map_channel=False)[0, 0]
+    assert x.shape == (2, 3, 24, 24)
+
+
+def test_a_draw_depends_on_seed_epoch_and_item(clips: list[Clip]) -> None:
+    def draw(seed: int, epoch: int, index: int) -> torch.Tensor:
+        return ClipDataset(clips, FLOW, train=True, seed=seed)[epoch, index][0]
+
+    assert torch.equal(draw(1, 2, 3), draw(1, 2, 3))
+    assert not torch.equal(draw(1, 2, 3), draw(1, 3, 3))
+    assert not torch.equal(draw(1, 2, 3), draw(2, 2, 3))
+    assert not torch.equal(draw(1, 2, 3), draw(1, 2, 3 + len(clips))), "the same clip, drawn anew"
+    still = ClipDataset(clips, FLOW, train=False, seed=1)
+    assert torch.equal(still[0, 3][0], still[5, 3][0])
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_worker_count_changes_nothing(clips: list[Clip], num_workers: int) -> None:
+    def load(workers: int) -> list[torch.Tensor]:
+        batches = EpochBatches(len(clips), batch_size=5, seed=1, epoch=3)
+        dataset = ClipDataset(clips, FLOW, train=True, seed=1)
+        return [x for x, _, _ in DataLoader(dataset, batch_sampler=batches, num_workers=workers)]
+
+    for one, other in zip(load(0), load(num_workers), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_stack_is_interleaved_and_repeats_the_last_field(clips: list[Clip]) -> None:
+    images = read_images(replace(clips[0], maps=None), FLOW, np.array([0, 4]))
+    fields = pack.read_flow(clips[0].pack, range(6))
+    np.testing.assert_array_equal(images[0], fields[[0, 1, 2]].reshape(6, 36, 48))
+    np.testing.assert_array_equal(images[1], fields[[4, 5, 5]].reshape(6, 36, 48))
+
+
+def test_maps_are_read_at_the_frame_and_scaled_to_it(clips: list[Clip]) -> None:
+    images = read_images(clips[0], FLOW, np.array([2]))
+    assert images.shape == (1, 7, 36, 48)
+    assert clips[0].maps is not None
+    small = pack.read_maps(clips[0].maps, [2])[0]
+    # a map's cell is 8 px wide and 7.2 px high: its middle keeps its value
+    assert abs(int(images[0, 6, 18, 28]) - int(small[2, 3])) < 40
+
+
+def test_a_clip_shorter_than_a_stack(clips: list[Clip]) -> None:
+    long_stack = replace(FLOW, stack_length=10, num_segments=1)
+    x, _, _ = ClipDataset(clips, long_stack, train=False, seed=0)[0, 0]
+    assert x.shape == (1, 21, 24, 24)
+    assert torch.equal(x[0, 10], x[0, 18]), "u of field 5 fills the stack"
+    with pytest.raises(InputError, match="at least 2 frames"):
+        read_images(replace(clips[0], num_frames=1), FLOW, np.array([0]))
+
+
+def test_full_frames(toy: Any, clips: list[Clip]) -> None:
+    x = full_frames(clips[0], FLOW, range(7))
+    assert x.shape == (7, 7, 30, 40) and x.dtype == torch.float32
+    assert torch.equal(x[:, 6], torch.full((7, 30, 40), 0.1)), "own maps would be a circle"
+    plain = load_clips(toy.manifest, toy.split, toy.frames)[0]
+    assert full_frames(plain[0], RGB, [0, 6]).shape == (2, 4, 30, 40)
+    assert full_frames(plain[0], RGB, [0], map_channel=False).shape == (1, 3, 30, 40)
