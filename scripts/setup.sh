@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=.venv
 stamp=$venv/.flowsight-installed
-wanted=$(cat requirements.lock pyproject.toml scripts/setup.sh | sha256sum | cut -d' ' -f1)
+wanted=$(cat requirements.lock pyproject.toml setup.py src/flowsight/flow/_tvl1.c scripts/setup.sh | sha256sum | cut -d' ' -f1)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && [ -x "$venv/bin/flowsight" ]; then
   exit 0
 fi

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from flowsight import config, errors, packing
+from flowsight import config, errors, flow_packing
 
 
 def main() -> None:
@@ -12,7 +12,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the packs")
     args = parser.parse_args()
     params = config.load()
-    packing.pack_flow(
+    flow_packing.pack_flow(
         args.shard,
         args.out,
         method=params.flow.method,

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flowsight import flow, packing
+from flowsight import flow, flow_packing, packing
 from flowsight.errors import InputError, ResourceError
 from flowsight.flow.quantize import quantize
 from flowsight.video import pack, shard
@@ -96,7 +96,7 @@ def test_flow_comes_from_decoded_frames_not_from_jpegs(
     tmp_path: Path, size: tuple[int, int] | None
 ) -> None:
     source = make_shard(tmp_path / "shard" / "0", {"Walk/a": 4})
-    packing.pack_flow(source, tmp_path / "out", **{**FLOW, "size": size})
+    flow_packing.pack_flow(source, tmp_path / "out", **{**FLOW, "size": size})
     path = tmp_path / "out" / "Walk" / "a.zip"
     frames = decode(source / "videos" / "Walk" / "a.avi", size)
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
@@ -117,7 +117,7 @@ def test_flow_comes_from_decoded_frames_not_from_jpegs(
 
 def test_stored_flow_has_the_true_direction(tmp_path: Path) -> None:
     source = make_shard(tmp_path / "0", {"Walk/a": 4})
-    packing.pack_flow(source, tmp_path / "out", **FLOW)
+    flow_packing.pack_flow(source, tmp_path / "out", **FLOW)
     levels = pack.read_flow(tmp_path / "out" / "Walk" / "a.zip", [1])[0, :, 12:-12, 12:-12]
     u, v = (np.median(component) * 40 / 255 - 20 for component in levels)
     assert (u, v) == (pytest.approx(2, abs=0.2), pytest.approx(1, abs=0.2))
@@ -138,7 +138,7 @@ def test_a_broken_clip_is_quarantined_and_stops_nothing(tmp_path: Path) -> None:
     table += "A/gone,A/gone.avi,00\nA/late,A/late.avi,00\n"
     (source / "clips.csv").write_text(table)
     packing.pack_frames(source, tmp_path / "frames", size=None, quality=90)
-    packing.pack_flow(source, tmp_path / "flow", **FLOW)
+    flow_packing.pack_flow(source, tmp_path / "flow", **FLOW)
     expected = {
         "A/gone": ("quarantined", "missing file"),
         "A/late": ("quarantined", "checksum differs from clips.csv"),
@@ -167,7 +167,7 @@ def test_opencv_errors_quarantine_too(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_empty_shard(tmp_path: Path) -> None:
     source = make_shard(tmp_path / "3", {})
     packing.pack_frames(source, tmp_path / "frames", size=None, quality=90)
-    packing.pack_flow(source, tmp_path / "flow", **FLOW)
+    flow_packing.pack_flow(source, tmp_path / "flow", **FLOW)
     for out in ("frames", "flow"):
         assert tree(tmp_path / out) == {"status.csv": b"clip_id,status,reason\n"}
 
@@ -181,7 +181,7 @@ def test_bytes_do_not_depend_on_workers_or_place(
         source = make_shard(tmp_path / workers / "0", clips | {"B/text": b"text"})
         monkeypatch.setenv("FLOWSIGHT_WORKERS", workers)
         packing.pack_frames(source, tmp_path / workers / "frames", size=(40, 30), quality=90)
-        packing.pack_flow(source, tmp_path / workers / "flow", **FLOW)
+        flow_packing.pack_flow(source, tmp_path / workers / "flow", **FLOW)
         trees.append([tree(tmp_path / workers / kind) for kind in ("frames", "flow")])
     assert trees[0] == trees[1] == trees[2]
 
@@ -204,7 +204,7 @@ def test_opencv_threads_are_given_back(tmp_path: Path) -> None:
     ("change", "says"),
     [
         ({"backend": "auto"}, "named flow.backend"),
-        ({"backend": "cpu"}, "not available"),
+        ({"backend": "cuda"}, "expected a flow backend"),
         ({"preset": "cuda"}, "cuda"),
         ({"method": "brox"}, "brox"),
         ({"bound_px": 0.0}, "bound_px"),
@@ -215,7 +215,7 @@ def test_opencv_threads_are_given_back(tmp_path: Path) -> None:
 def test_wrong_settings_stop_before_any_clip(tmp_path: Path, change: dict, says: str) -> None:
     source = make_shard(tmp_path / "0", {"A/a": 2})
     with pytest.raises(InputError, match=says):
-        packing.pack_flow(source, tmp_path / "out", **(FLOW | change))
+        flow_packing.pack_flow(source, tmp_path / "out", **(FLOW | change))
     assert not (tmp_path / "out").exists()
 
 
@@ -311,15 +311,15 @@ def test_a_bug_stops_the_run_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_flow_of_a_users_video_equals_the_stages(tmp_path: Path) -> None:
     source = make_shard(tmp_path / "0", {"a": 3})
-    packing.pack_flow(source, tmp_path / "stage", **FLOW)
-    packing.flow_of_video(source / "videos" / "a.avi", tmp_path / "user.zip", **FLOW)
+    flow_packing.pack_flow(source, tmp_path / "stage", **FLOW)
+    flow_packing.flow_of_video(source / "videos" / "a.avi", tmp_path / "user.zip", **FLOW)
     assert (tmp_path / "user.zip").read_bytes() == (tmp_path / "stage" / "a.zip").read_bytes()
 
 
 @pytest.mark.parametrize("method", ["dis", "farneback"])
 def test_other_methods(tmp_path: Path, method: str) -> None:
     video = moving_video(tmp_path / "v.avi", 3)
-    packing.flow_of_video(video, tmp_path / "deep" / "v.zip", method=method)
+    flow_packing.flow_of_video(video, tmp_path / "deep" / "v.zip", method=method)
     path = tmp_path / "deep" / "v.zip"
     assert pack.read_meta(path)["method"] == method
     assert pack.read_flow(path, [0, 1]).shape == (2, 2, 48, 64)
@@ -329,10 +329,10 @@ def test_other_methods(tmp_path: Path, method: str) -> None:
 def test_a_users_broken_video(tmp_path: Path, name: str, says: str) -> None:
     (tmp_path / "text.avi").write_text("hello")
     with pytest.raises(UnreadableVideo, match=says):
-        packing.flow_of_video(tmp_path / name, tmp_path / "out.zip", preset="fast")
+        flow_packing.flow_of_video(tmp_path / name, tmp_path / "out.zip", preset="fast")
     moving_video(tmp_path / "one.avi", 1)
     with pytest.raises(UnreadableVideo, match="fewer than 2 frames"):
-        packing.flow_of_video(tmp_path / "one.avi", tmp_path / "out.zip", preset="fast")
+        flow_packing.flow_of_video(tmp_path / "one.avi", tmp_path / "out.zip", preset="fast")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.avi", "text.avi"]
 
 
@@ -370,7 +370,7 @@ def test_real_clip(tmp_path: Path, shared_data: Path) -> None:
     table = pd.DataFrame({"clip_id": ["c/v"], "path": ["v.avi"], "sha256": [row["sha256"]]})
     table.to_csv(tmp_path / "0" / "clips.csv", index=False)
     packing.pack_frames(tmp_path / "0", tmp_path / "out", size=None, quality=95)
-    packing.pack_flow(tmp_path / "0", tmp_path / "flow", **{**FLOW, "size": (64, 48)})
+    flow_packing.pack_flow(tmp_path / "0", tmp_path / "flow", **{**FLOW, "size": (64, 48)})
     path = tmp_path / "out" / "c" / "v.zip"
     assert pack.num_frames(path) == int(row["frames"])
     assert pack.read_meta(path)["sha256"] == row["sha256"]

@@ -73,9 +73,9 @@ def flow(
     bound_px: Annotated[float, typer.Option(help="Clip displacements to +- this.")] = 20.0,
 ) -> None:
     """Optical flow of one video as a pack of JPEGs."""
-    from flowsight import packing
+    from flowsight import flow_packing
 
-    packing.flow_of_video(
+    flow_packing.flow_of_video(
         video, out, method=method, preset=preset, backend=backend, bound_px=bound_px
     )
     typer.echo(f"{out} is ready")

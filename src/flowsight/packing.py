@@ -7,26 +7,17 @@ workers (`FLOWSIGHT_WORKERS`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
-from flowsight import files, progress
+from flowsight import files
 from flowsight.errors import InputError
-from flowsight.flow import api
-from flowsight.flow.quantize import check_bound, quantize
 from flowsight.video import pack
 from flowsight.video.decode import (
     MIN_SIDE_PX,
-    UnreadableVideo,
     decode_timed,
-    opened,
-    promised_frames,
 )
-from flowsight.video.shard import Item, ShardClip, Watch, naming_full_disk, work_through
+from flowsight.video.shard import ShardClip, Watch, work_through
 
 Size = tuple[int, int] | None
 """Width and height in px; None keeps the video's."""
@@ -55,43 +46,6 @@ def pack_frames(shard_dir: Path, out: Path, *, size: Size, quality: int) -> None
     work_through(Path(shard_dir), Path(out), work, "frames")
 
 
-def pack_flow(
-    shard_dir: Path,
-    out: Path,
-    *,
-    method: str,
-    preset: str,
-    backend: str,
-    bound_px: float,
-    quality: int,
-    size: Size,
-) -> None:
-    """Store the optical flow of a shard's clips: the stage `flow`.
-
-    Args:
-        shard_dir: as for `pack_frames`.
-        out: folder for `<clip_id>.zip` and `status.csv`.
-        method, preset, backend: see `flow.compute`; the backend must be named, since `auto`
-            could give other bytes on another machine.
-        bound_px: displacements are clipped to +- this and quantised to uint8.
-        quality: JPEG quality, 1..100.
-        size: width and height in px that flow is computed at; None keeps each video's.
-
-    Raises:
-        InputError, ResourceError: as `pack_frames`.
-    """
-    if backend == "auto":
-        raise InputError("expected a named flow.backend in a stage, got 'auto'; use opencv")
-    settings: dict[str, Any] = {"method": method, "preset": preset, "backend": backend}
-    settings |= {"bound_px": bound_px, "quality": quality, "size": size}
-    _check_flow(**settings)
-
-    def work(clip: ShardClip, target: Path, watch: Watch) -> None:
-        _write_flow(clip.video, target, clip_id=clip.clip_id, watch=watch, **settings)
-
-    work_through(Path(shard_dir), Path(out), work, "flow")
-
-
 def frames_of_video(
     video: Path, out: Path, *, clip_id: str, size: Size, quality: int, watch: Watch = iter
 ) -> None:
@@ -107,44 +61,8 @@ def frames_of_video(
             add(pack.frame_name(len(timestamps_sec)), pack.encode_jpeg(frame, quality))
             timestamps_sec.append(time_sec)
             shape = frame.shape
-        meta = _meta(video, clip_id, timestamps_sec, shape, quality)
+        meta = source_meta(video, clip_id, timestamps_sec, shape, quality)
         add(pack.META, pack.meta_bytes(meta))
-
-
-def flow_of_video(
-    video: Path,
-    out: Path,
-    *,
-    method: str = "tvl1",
-    preset: str = "opencv",
-    backend: str = "auto",
-    bound_px: float = 20.0,
-    quality: int = 95,
-    size: Size = None,
-) -> None:
-    """Optical flow of one video as a pack, with progress: a user's own file.
-
-    Args:
-        video: any format OpenCV reads; its stem becomes the clip_id.
-        out: the zip to write; replaced only when all went well.
-        method, preset, backend, bound_px, quality, size: as for `pack_flow`.
-
-    Raises:
-        InputError: wrong settings; UnreadableVideo for the video.
-        ResourceError: no space left.
-    """
-    settings: dict[str, Any] = {"method": method, "preset": preset, "backend": backend}
-    settings |= {"bound_px": bound_px, "quality": quality, "size": size}
-    _check_flow(**settings)
-    video = Path(video)
-    with opened(video) as capture:
-        promised = promised_frames(capture)  # good enough for the time left
-
-    def watch(frames: Iterable[Item]) -> Iterator[Item]:
-        return progress.track(frames, f"flow of {video.name}", total=promised or None)
-
-    with naming_full_disk(Path(out)):
-        _write_flow(video, Path(out), clip_id=video.stem, watch=watch, **settings)
 
 
 def check_storage(*, size: Size, quality: int) -> None:
@@ -155,56 +73,10 @@ def check_storage(*, size: Size, quality: int) -> None:
         raise InputError(f"expected size as width and height >= {MIN_SIDE_PX} px, got {size}")
 
 
-def _check_flow(
-    *, method: str, preset: str, backend: str, bound_px: float, quality: int, size: Size
-) -> None:
-    check_storage(size=size, quality=quality)
-    check_bound(bound_px)
-    api.check_settings(method=method, preset=preset, backend=backend)
-
-
-def _write_flow(
-    video: Path,
-    out: Path,
-    *,
-    clip_id: str,
-    method: str,
-    preset: str,
-    backend: str,
-    bound_px: float,
-    quality: int,
-    size: Size,
-    watch: Watch = iter,
-) -> None:
-    timestamps_sec: list[float] = []
-    shape: tuple[int, ...] = ()
-
-    def grey_frames() -> Iterator[np.ndarray]:
-        nonlocal shape
-        for time_sec, frame in watch(decode_timed(video, size)):
-            timestamps_sec.append(time_sec)
-            shape = frame.shape
-            yield cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-
-    with pack.pack_writer(out) as add:
-        num_fields = 0
-        fields = api.compute_clip(grey_frames(), method=method, preset=preset, backend=backend)
-        for field in fields:
-            levels = quantize(field, bound_px)
-            for name, component in zip(pack.flow_names(num_fields), levels, strict=True):
-                add(name, pack.encode_jpeg(component, quality))
-            num_fields += 1
-        if num_fields == 0:
-            raise UnreadableVideo("fewer than 2 frames", video)
-        meta = _meta(video, clip_id, timestamps_sec, shape, quality)
-        meta |= {"method": method, "preset": preset, "backend": backend}
-        meta |= {"bound_px": bound_px, "num_fields": num_fields}
-        add(pack.META, pack.meta_bytes(meta))
-
-
-def _meta(
+def source_meta(
     video: Path, clip_id: str, timestamps_sec: list[float], shape: tuple[int, ...], quality: int
 ) -> dict[str, Any]:
+    """What both kinds of packs say of their video; `shape` is a stored frame's (H, W, ...)."""
     return {
         "clip_id": clip_id,
         "sha256": files.sha256(video),

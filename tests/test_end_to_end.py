@@ -1,0 +1,162 @@
+"""The whole pipeline in a scratch clone, on real components: it runs, it repeats, it reacts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from flowsight import pipeline
+
+ROOT = Path(__file__).resolve().parents[1]
+FEW = ["sample.num_groups=3", "sample.num_test_groups=1", "sample.clips_per_group=1"]
+
+pytestmark = [pytest.mark.slow, pytest.mark.pipeline]
+
+
+def clone(target: Path) -> Path:
+    """What git would take of this tree, in a repository of its own."""
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in names.splitlines():
+        if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("tests/"):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, target / name)
+    subprocess.run(["git", "init", "-q", target], check=True)
+    return target
+
+
+def flowsight(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "FLOWSIGHT_TRACKING": "off",
+    }
+    return subprocess.run(
+        [Path(sys.executable).parent / "flowsight", *arguments],
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def ran(done: subprocess.CompletedProcess[str]) -> set[str]:
+    """Names of the stages whose command was executed."""
+    lines = (done.stdout + done.stderr).splitlines()
+    return {line.split("'")[1] for line in lines if line.startswith("Running stage '")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
+    """A clone in which the smoke recipe ran on a small sample, and the stages that ran."""
+    root = clone(tmp_path_factory.mktemp("clone"))
+    composed = flowsight(root, "compose", "recipe=smoke", *FEW)
+    assert composed.returncode == 0, composed.stderr
+    done = flowsight(root, "repro")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return root, ran(done)
+
+
+def test_every_stage_runs_and_leaves_its_outputs(finished: tuple[Path, set[str]]) -> None:
+    root, names = finished
+    stages = pipeline.load(root)
+    assert names == set(stages)
+    for stage in stages.values():
+        for out in stage.outs:
+            assert (root / out).exists(), f"{stage.name} left no {out}"
+
+
+def test_broken_clips_are_quarantined_and_the_rest_is_predicted(
+    finished: tuple[Path, set[str]],
+) -> None:
+    root, _ = finished
+    status = pd.read_csv(root / "data/validation/sample/clips/status.csv", keep_default_na=False)
+    assert status.clip_id.is_unique
+    assert set(status.status) == {"ok", "quarantined"}
+    assert (status[status.status == "quarantined"].reason != "").all()
+    split = pd.read_csv(root / "data/splits/sample/1.csv")
+    assert set(split.clip_id) == set(status[status.status == "ok"].clip_id)
+    wanted = set(split[split.subset != "train"].clip_id)
+    for path in (root / "predictions/two_stream/sample").glob("*.parquet"):
+        assert set(pd.read_parquet(path).clip_id) == wanted
+
+
+def test_metrics_are_where_dvc_shows_them(finished: tuple[Path, set[str]]) -> None:
+    root, _ = finished
+    shown = subprocess.run(
+        [Path(sys.executable).parent / "dvc", "metrics", "show", "--json"],
+        cwd=root,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    (content,) = (file["data"] for file in json.loads(shown)[""]["data"].values())
+    assert content == json.loads((root / "results/two_stream/metrics.json").read_text())
+    assert 0 <= content["attention/fused/top1"] <= 1
+
+
+def test_nothing_changed_runs_nothing(finished: tuple[Path, set[str]]) -> None:
+    root, _ = finished
+    lock = (root / "dvc.lock").read_bytes()
+    done = flowsight(root, "repro")
+    assert done.returncode == 0, done.stderr
+    assert ran(done) == set()
+    assert (root / "dvc.lock").read_bytes() == lock
+
+
+def test_the_same_parameters_give_the_same_bytes(finished: tuple[Path, set[str]]) -> None:
+    """Everything anew without DVC's memory: every output has the hash it had."""
+    root, _ = finished
+    lock = (root / "dvc.lock").read_text()
+    done = flowsight(root, "repro", "--force")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (root / "dvc.lock").read_text() == lock
+
+
+def test_wrong_parameters_leave_the_results(finished: tuple[Path, set[str]]) -> None:
+    root, _ = finished
+    text = (root / "params.yaml").read_text()
+    page = (root / "results/report/index.html").read_bytes()
+    try:
+        (root / "params.yaml").write_text(text.replace("bound_px: 20.0", "bound_px: -1"))
+        done = flowsight(root, "repro")
+    finally:
+        (root / "params.yaml").write_text(text)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: `params.flow`: bound_px must be")
+    assert (root / "results/report/index.html").read_bytes() == page
+
+
+def test_a_new_clip_touches_its_shard_only(finished: tuple[Path, set[str]], tmp_path: Path) -> None:
+    """A folder of clips as data set: one more clip runs one shard's frames and flow."""
+    source = finished[0] / "data/raw/sample/videos"
+    root = clone(tmp_path)
+    for label in ("Walk", "Kick", "Push"):
+        for path in sorted((source / label).glob("*_g0[123]_c01.avi")):
+            target = root / "data/raw/mine" / label / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    own = ["dataset.name=mine", "dataset.adapter=folder", "dataset.max_quarantined=0.5"]
+    assert flowsight(root, "compose", "recipe=smoke", *own).returncode == 0
+    done = flowsight(root, "repro", "validate@splits")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert {f"frames@{k}" for k in range(4)} < ran(done)
+    shutil.copy(source / "Run/v_Run_g01_c01.avi", root / "data/raw/mine/Walk/one_more.avi")
+    again = ran(flowsight(root, "repro", "validate@splits"))
+    touched = {name for name in again if name.startswith(("frames@", "flow@"))}
+    assert len(touched) == 2
+    assert {name.split("@")[1] for name in touched} == {
+        str(
+            pd.read_csv(root / "data/manifests/mine/clips.csv")
+            .set_index("clip_id")
+            .shard["Walk/one_more"]
+        )
+    }

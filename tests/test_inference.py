@@ -1,0 +1,157 @@
+"""Scores of clips: views, crops, averages, the file."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from flowsight import checkpoint, config, inference, networks, rows
+from flowsight.datasets import transforms
+from flowsight.datasets.clips import load_clips, network_input, read_images
+from flowsight.errors import InputError
+from flowsight.rows import InputParams, NetworkParams, RowParams
+
+ROOT = Path(__file__).resolve().parents[1]
+BASE = dataclasses.replace(config.load(ROOT / "params.yaml"), threads=1)
+
+ROW = RowParams(
+    system="two_stream",
+    model="two_stream",
+    task="classification",
+    init=None,
+    maps=None,
+    network=NetworkParams(
+        backbone="tiny", weights=None, dropout=0.5, map_channel=True, target_layers=("layer4",)
+    ),
+    input=InputParams(
+        modality="flow",
+        stack_length=2,
+        num_segments=1,
+        resize_px=30,
+        crop_px=24,
+        scales=(1.0,),
+        flip=True,
+        map_value=0.1,
+    ),
+    train=BASE.rows["temporal"].train,
+    test=rows.TestParams(num_views=8, num_crops=10),
+)
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """Folder with some weights."""
+    torch.manual_seed(0)
+    checkpoint.save(networks.build(ROW, 2).state_dict(), tmp_path / "trained" / "model.pt")
+    return tmp_path / "trained"
+
+
+def predict(toy: Any, trained: Path, row: RowParams = ROW, **options: Any) -> Any:
+    options = {"packs": toy.flow, "split": toy.split, **options}
+    return inference.predict(
+        row=row, params=BASE, manifest=toy.manifest, checkpoint_dir=trained, device="cpu", **options
+    )
+
+
+def test_table(toy: Any, trained: Path, tmp_path: Path) -> None:
+    inference.write(predict(toy, trained), tmp_path / "deep" / "p.parquet")
+    table = pd.read_parquet(tmp_path / "deep" / "p.parquet")
+    assert list(table.columns) == ["clip_id", "subset", "label", "logit_Up", "logit_Down"]
+    assert table["clip_id"].tolist() == sorted(toy.clip_ids[10:])
+    assert table.set_index("clip_id")["subset"].to_dict() == {
+        clip_id: "val" if i < 3 else "test" for i, clip_id in enumerate(toy.clip_ids[10:])
+    }
+    assert (table["label"] == table["clip_id"].str.split("/").str[0]).all()
+    assert table["logit_Up"].dtype == np.float32
+    inference.write(predict(toy, trained), tmp_path / "again.parquet")
+    first, again = (tmp_path / name for name in ("deep/p.parquet", "again.parquet"))
+    assert first.read_bytes() == again.read_bytes()
+
+
+@pytest.mark.parametrize("num_crops", [1, 10])
+def test_logits_are_the_mean_over_views_and_crops(toy: Any, trained: Path, num_crops: int) -> None:
+    """Computed once more, view by view and crop by crop."""
+    row = dataclasses.replace(ROW, test=rows.TestParams(num_views=8, num_crops=num_crops))
+    network = networks.build(row, 2).eval()
+    checkpoint.restore(network, trained / "model.pt")
+    clip = next(c for c in load_clips(toy.manifest, toy.split, toy.flow)[0] if c.subset == "test")
+    logits = []
+    for position in (0, 0, 1, 2, 2, 3, 4, 4):  # 8 views of 5 positions, middles of eighths
+        images = transforms.resize_short_side(
+            read_images(clip, row.input, np.array([position])), 30
+        )
+        boxes = transforms.corner_boxes(30, 40, 24, 24)
+        for side in (images, transforms.mirror(images, "flow"))[: 1 + (num_crops == 10)]:
+            for box in boxes[4:] if num_crops == 1 else boxes:
+                inputs = network_input(transforms.crop(side, box), row.input, map_channel=True)
+                logits.append(network(inputs)[0])
+    assert len(logits) == 8 * num_crops
+    expected = torch.stack(logits).mean(dim=0)
+    torch.testing.assert_close(inference.clip_logits(network, clip, row), expected)
+
+
+def test_views_of_a_short_clip_are_computed_once(toy: Any) -> None:
+    clip = load_clips(toy.manifest, toy.split, toy.flow)[0][0]
+    positions, counts = inference.view_positions(clip, ROW.input, 25)
+    assert positions.tolist() == [0, 1, 2, 3, 4] and counts.tolist() == [5] * 5
+    positions, counts = inference.view_positions(clip, ROW.input, 1)
+    assert (positions.tolist(), counts.tolist()) == ([2], [1])
+
+
+def test_memory_is_bounded_and_chunks_change_nothing(
+    toy: Any, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = predict(toy, trained).to_pandas()
+    monkeypatch.setenv("FLOWSIGHT_MICRO_BATCH", "7")
+    sizes: list[int] = []
+    build = networks.build
+
+    def watched(row: RowParams, num_classes: int) -> nn.Module:
+        def note(_: nn.Module, inputs: tuple[Tensor]) -> None:
+            sizes.append(len(inputs[0]))
+
+        network = build(row, num_classes)
+        network.register_forward_pre_hook(note)
+        return network
+
+    monkeypatch.setattr(networks, "build", watched)
+    cut = predict(toy, trained).to_pandas()
+    assert max(sizes) == 7
+    np.testing.assert_allclose(
+        cut[["logit_Up", "logit_Down"]], whole[["logit_Up", "logit_Down"]], rtol=1e-4, atol=1e-6
+    )
+    monkeypatch.setenv("FLOWSIGHT_MICRO_BATCH", "none")
+    with pytest.raises(InputError, match="FLOWSIGHT_MICRO_BATCH"):
+        predict(toy, trained)
+
+
+def test_maps_are_read(toy: Any, trained: Path) -> None:
+    plain, attended = predict(toy, trained), predict(toy, trained, maps=toy.maps)
+    assert plain.column("clip_id") == attended.column("clip_id")
+    assert plain.column("logit_Up") != attended.column("logit_Up")
+
+
+def test_faults(toy: Any, trained: Path, tmp_path: Path) -> None:
+    split = tmp_path / "1.csv"
+    split.write_text("clip_id,subset\nUp/clip_00,train\n")
+    with pytest.raises(InputError, match="found none"):
+        predict(toy, trained, split=split)
+    with pytest.raises(InputError, match="nowhere"):
+        predict(toy, tmp_path / "nowhere")
+    wider = dataclasses.replace(ROW, input=dataclasses.replace(ROW.input, stack_length=3))
+    with pytest.raises(InputError, match="expected the weights of this network"):
+        predict(toy, trained, wider)
+    state = checkpoint.load(trained / "model.pt")
+    checkpoint.save(
+        {name: t * float("nan") if t.is_floating_point() else t for name, t in state.items()},
+        trained / "model.pt",
+    )
+    with pytest.raises(InputError, match="expected finite logits"):
+        predict(toy, trained)

@@ -1,0 +1,167 @@
+"""The recipes do what their data sets need: paper scale runs, the sample teaches both streams."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from flowsight import composing, config
+
+if TYPE_CHECKING:
+    from conftest import Toy
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def composed(folder: Path, *overrides: str) -> config.Params:
+    (folder / "conf").symlink_to(ROOT / "conf")
+    return composing.compose(list(overrides), root=folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", ["ucf101", "hmdb51"])
+def test_paper_scale_dry_run(
+    tmp_path: Path, toy: Toy, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few steps of the full-size network at 299 px, both phases, and its maps."""
+    import torch
+
+    from flowsight import checkpoint, networks, training
+    from flowsight.attention.gradcam import grad_cam
+    from flowsight.datasets.clips import full_frames, load_clips
+
+    monkeypatch.setenv("FLOWSIGHT_SCRATCH", str(tmp_path / "scratch"))
+    params = composed(
+        tmp_path,
+        f"dataset={dataset}",
+        "recipe=paper",
+        "rows.spatial.network.weights=null",  # the weights are a download
+        "rows.spatial.train.epochs=1",
+        "rows.spatial.train.batch_size=5",
+    )
+    rows = params.rows
+    assert rows["spatial"].network.backbone == "inception_v3"
+    assert (rows["temporal"].input.crop_px, rows["temporal"].input.stack_length) == (299, 10)
+    assert params.flow.preset == "cuda"
+
+    def fit(name: str, packs: Path, **more: Path) -> dict[str, torch.Tensor]:
+        state, history = training.fit(
+            row=rows[name],
+            row_name=name,
+            params=params,
+            manifest=toy.manifest,
+            split=toy.split,
+            packs=packs,
+            scratch_key=f"dry/{name}",
+            log=lambda metrics, step: None,
+            **more,
+        )
+        assert len(history) == 1
+        assert np.isfinite(history[0].train_loss)
+        return state
+
+    stream, packs = ("spatial", toy.frames) if dataset == "ucf101" else ("temporal", toy.flow)
+    state = fit(stream, packs)
+    checkpoint.save(state, tmp_path / "phase1/model.pt")
+    attended = fit(f"{stream}_attended", packs, init=tmp_path / "phase1", maps=toy.maps)
+    assert any(not torch.equal(state[key], attended[key]) for key in state)
+    network = networks.build(rows[stream], 2)
+    network.load_state_dict(state)
+    clips, _ = load_clips(toy.manifest, toy.split, packs)
+    x = full_frames(clips[0], rows[stream].input, [0])
+    maps = grad_cam(network.eval(), x, torch.tensor([0]), rows[stream].network.target_layers)
+    assert min(maps.shape[1:]) >= 8
+    assert 0 <= float(maps.min()) <= float(maps.max()) <= 1
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, config.Params]:
+    """The default data set, rendered and packed (clips, splits, frames, flow)."""
+    from dataclasses import asdict
+
+    from flowsight import flow_packing, packing
+    from flowsight.datasets import manifest, splits
+    from flowsight.datasets import sample as renderer
+
+    root = tmp_path_factory.mktemp("sample")
+    params = composed(root)
+    renderer.render(root / "raw", root / "scenes", root / "images", **asdict(params.sample))
+    manifest.write_manifest(
+        root / "raw",
+        root / "manifest",
+        root / "shards",
+        root / "truth",
+        adapter=params.dataset.adapter,
+        shards=params.shards,
+        max_absent=0.0,
+    )
+    settings = asdict(params.flow)
+    for k in params.shards:
+        packing.pack_frames(root / f"shards/{k}", root / f"frames/{k}", size=None, quality=95)
+        flow_packing.pack_flow(root / f"shards/{k}", root / f"flow/{k}", size=None, **settings)
+    splits.write_splits(
+        root / "manifest",
+        root / "manifest/status.csv",
+        root / "splits",
+        ids=params.splits.ids,
+        val_share=params.splits.val_share,
+        seed=params.seed,
+        max_absent=0.0,
+    )
+    return root, params
+
+
+@pytest.mark.slow
+def test_neither_stream_alone_solves_the_sample_and_both_together_do(
+    sample: tuple[Path, config.Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over three seeds, fused beats the better stream on at least 32 test clips."""
+    import dataclasses
+
+    from flowsight import checkpoint, inference, training
+    from flowsight.metrics.classification import softmax
+
+    monkeypatch.setenv("FLOWSIGHT_SCRATCH", str(tmp_path / "scratch"))
+    root, params = sample
+    results = []
+    for seed in (1, 2, 3):
+        seeded = dataclasses.replace(params, seed=seed)
+        probs, right = {}, {}
+        for name, kind in (("spatial", "frames"), ("temporal", "flow")):
+            where = {
+                "manifest": root / "manifest",
+                "split": root / "splits/1.csv",
+                "packs": root / kind,
+            }
+            state, _ = training.fit(
+                row=params.rows[name],
+                row_name=name,
+                params=seeded,
+                scratch_key=f"{seed}/{name}",
+                log=lambda metrics, step: None,
+                **where,
+            )
+            checkpoint.save(state, tmp_path / f"{seed}/{name}/model.pt")
+            predicted = inference.predict(
+                row=params.rows[name],
+                params=seeded,
+                checkpoint_dir=tmp_path / f"{seed}/{name}",
+                **where,
+            )
+            table = predicted.to_pandas()
+            table = table[table.subset == "test"].sort_values("clip_id")
+            logits = table.filter(like="logit_")
+            names = np.array([column.removeprefix("logit_") for column in logits.columns])
+            probs[name] = softmax(logits.to_numpy())
+            right[name] = np.mean(names[probs[name].argmax(1)] == table.label.to_numpy())
+        fused = np.mean(
+            names[(probs["spatial"] + probs["temporal"]).argmax(1)] == table.label.to_numpy()
+        )
+        assert len(table) >= 32
+        results.append((right["spatial"], right["temporal"], fused))
+    print(results)
+    assert np.mean([fused - max(one, other) for one, other, fused in results]) > 0.1
+    assert all(fused > max(one, other) for one, other, fused in results)
