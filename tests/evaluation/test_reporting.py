@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from flowsight import evaluation, reporting
@@ -63,6 +64,34 @@ def test_page_stands_alone(page: str) -> None:
 
 def test_same_input_same_page(world_template: World, folder: Path, page: str) -> None:
     assert write(world_template, folder, folder / "again") == page
+
+
+@pytest.mark.parametrize(
+    ("difference", "low", "high", "says"),
+    [
+        (0.1, 0.02, 0.2, "is larger than resampling the clips explains"),
+        (-0.1, -0.2, -0.02, "Attention costs accuracy here"),
+        (0.0, -0.1, 0.1, "may be chance"),
+    ],
+)
+def test_the_sentence_follows_the_interval(
+    world_template: World,
+    folder: Path,
+    tmp_path: Path,
+    difference: float,
+    low: float,
+    high: float,
+    says: str,
+) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(folder / "two_stream", results / "two_stream")
+    table = pd.read_csv(results / "two_stream/comparisons.csv")
+    between = table.method.str.endswith("/fused") & table.baseline.str.endswith("/fused")
+    table.loc[between, ["difference", "low", "high"]] = difference, low, high
+    table.to_csv(results / "two_stream/comparisons.csv", index=False)
+    text = write(world_template, results, tmp_path / "report")
+    sentences = ["is larger than resampling", "Attention costs accuracy here", "may be chance"]
+    assert [s for s in sentences if s in text] == [s for s in sentences if s in says]
 
 
 def test_a_system_without_results_is_not_shown(world_template: World, tmp_path: Path) -> None:

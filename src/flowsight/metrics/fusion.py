@@ -47,7 +47,9 @@ def choose_weight(
 ) -> FusionWeight:
     """Choose the weight on validation clips; never give this function test clips.
 
-    Highest accuracy first, then lowest log loss, then nearest to one half, then the lower weight.
+    Highest accuracy; a few validation clips leave many such weights, and of these the middle one
+    is taken (then the one nearest to one half, then the lower): the ends of the plateau are where
+    the next clip is most likely to be wrong, and the log loss would pick an end.
 
     Args:
         spatial: (N, K) probabilities of the validation clips; N may be 0.
@@ -59,12 +61,12 @@ def choose_weight(
     if len(truth) == 0:
         return FusionWeight(value=EQUAL_WEIGHT, source="default", num_clips=0)
 
-    def merit(weight: float) -> tuple[float, float, float, float]:
-        probs = fuse(spatial, temporal, weight)
-        accuracy = classification.top_k_accuracy(probs, truth)
-        # rounded: the last bits differ between CPUs and must not decide
-        loss = round(classification.log_loss(probs, truth), 9)
-        return -accuracy, loss, round(abs(weight - EQUAL_WEIGHT), 9), weight
-
-    best = min((step / steps for step in range(steps + 1)), key=merit)
+    weights = [step / steps for step in range(steps + 1)]
+    accuracies = [
+        classification.top_k_accuracy(fuse(spatial, temporal, weight), truth) for weight in weights
+    ]
+    tied = [w for w, a in zip(weights, accuracies, strict=True) if a == max(accuracies)]
+    middle = sum(tied) / len(tied)
+    # rounded: the last bits must not decide
+    best = min(tied, key=lambda w: (round(abs(w - middle), 9), round(abs(w - EQUAL_WEIGHT), 9), w))
     return FusionWeight(value=best, source="validation", num_clips=len(truth))

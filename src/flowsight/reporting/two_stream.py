@@ -89,7 +89,7 @@ def _difference(table: pd.DataFrame, method: str, baseline: str) -> dict[str, An
     row = {str(k): v for k, v in found.iloc[0].items()}
     ends = pd.to_numeric(pd.Series([row["low"], row["high"]]), errors="coerce").to_numpy()
     row["low"], row["high"] = (None if np.isnan(e) else float(e) for e in ends)
-    row["clear"] = row["low"] is not None and (row["low"] > 0 or row["high"] < 0)
+    row["beyond_chance"] = row["low"] is not None and (row["low"] > 0 or row["high"] < 0)
     return row
 
 
