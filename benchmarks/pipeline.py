@@ -57,7 +57,7 @@ def measure(work: Path, recipe: str) -> dict[str, object]:
         print(f"{name}: {stages[name]['sec']:.1f} s", file=sys.stderr)
     stage_by_stage = time.perf_counter() - start
     return {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.python_version()}",
         "recipe": recipe,
         "stages": stages,
         "stage_by_stage_sec": round(stage_by_stage, 1),
@@ -116,7 +116,7 @@ def tree_memory(pid: int) -> int:
 def show(result: dict[str, object]) -> None:
     stages: dict[str, dict[str, float]] = result["stages"]  # type: ignore[assignment]
     total = sum(stage["sec"] for stage in stages.values())
-    print(f"{result['machine']}, recipe {result['recipe']}")
+    print(f"{result['machine']} (Python), recipe {result['recipe']}")
     for name, stage in stages.items():
         share = stage["sec"] / total
         print(f"{name:<40} {stage['sec']:7.1f} s {share:6.1%} {stage['peak_mb']:7.0f} MiB")

@@ -182,3 +182,29 @@ def test_a_new_clip_touches_its_shard_only(finished: tuple[Path, set[str]], tmp_
             .shard["Walk/one_more"]
         )
     }
+
+
+def test_real_clips_go_through_the_data_stages(tmp_path: Path, shared_data: Path) -> None:
+    """Two classes of UCF-101 with its official lists; most listed clips are absent."""
+    root, source = clone(tmp_path / "clone"), tmp_path / "ucf101"
+    shutil.copytree(shared_data / "ucf101/ucfTrainTestlist", source / "ucfTrainTestlist")
+    known = pd.read_csv(shared_data / "clips.csv")
+    known = known[(known.dataset == "ucf101") & known.label.isin(["Biking", "Surfing"])]
+    few = known.sort_values("frames").groupby(["label", "split1"]).head(1)
+    assert set(few.split1) == {"train", "test"}
+    for path in few.path:
+        target = tmp_path / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(shared_data / path, target)
+    assert flowsight(root, "import", "ucf101", str(source)).returncode == 0
+    subset = ["dataset=ucf101", "recipe=smoke", "dataset.max_absent=1.0"]
+    assert flowsight(root, "compose", *subset).returncode == 0
+    done = flowsight(root, "repro", "validate@splits")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    clips = pd.read_csv(root / "data/manifests/ucf101/clips.csv").set_index("clip_id")
+    stems = {
+        Path(path).stem: int(frames) for path, frames in zip(few.path, few.frames, strict=True)
+    }
+    assert {Path(i).name: int(n) for i, n in clips.num_frames.items()} == stems
+    split = pd.read_csv(root / "data/splits/ucf101/1.csv")
+    assert sorted(split.subset) == ["test", "test", "train", "train"]
