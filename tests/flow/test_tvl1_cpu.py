@@ -107,6 +107,11 @@ def test_float_frames_equal_opencv() -> None:
     ],
 )
 def test_whole_pyramid_equals_opencv(overrides: dict[str, float]) -> None:
+    """On textures that fade at the edge, and for these numbers and sizes only.
+
+    Real clips and plain moving textures do not stay this close (docs/performance.md): rounding
+    grows there, in OpenCV against itself one ulp off as well.
+    """
     numbers = {**FIXED, **overrides}
     for seed, size in enumerate([(120, 160), (101, 133)]):
         pair = faded_pair(*size, seed)

@@ -66,7 +66,7 @@ def test_without_map_kernel_logits_are_torchvisions(name: str) -> None:
 
 
 def test_squeezenet_logits_can_be_negative() -> None:
-    """Behind torchvision's last ReLU a new classifier of small logits dies."""
+    """torchvision's ReLU behind the last convolution is left out."""
     torch.manual_seed(0)
     network = two_stream.build(backbone="squeezenet1_0", modality="rgb", num_classes=6).eval()
     with torch.no_grad():

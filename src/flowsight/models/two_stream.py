@@ -131,8 +131,8 @@ class StreamNetwork(nn.Module):
         """Modules after the features; torchvision hides some of them in `forward`."""
         last = "fc" if "fc" in parts else "classifier"
         if any(isinstance(part, nn.Conv2d) for part in parts[last].modules()):
-            # SqueezeNet pools in there. It also puts a ReLU behind its last convolution, under
-            # which all logits of a new classifier die (loss stays at ln K): logits need no ReLU
+            # SqueezeNet pools in there. Its ReLU behind the last convolution is left out: logits
+            # need not be positive (in one comparison it changed little, see docs/results.md)
             classifier = parts[last]
             for name, part in classifier.named_children():
                 if isinstance(part, nn.ReLU):
