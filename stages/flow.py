@@ -1,17 +1,19 @@
-"""Store the optical flow of one shard: python stages/flow.py data/shards/X/0 --out data/flow/X/0"""
+"""Store the optical flow of one shard: python stages/flow.py data/shards/X/0 --out DIR --stage flow@0"""
 
 import argparse
 from pathlib import Path
 
-from flowsight import config, errors, flow_packing
+from flowsight import config, errors, files, flow_packing, pipeline
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shard", type=Path, help="folder with clips.csv and videos/")
     parser.add_argument("--out", type=Path, required=True, help="folder for the packs")
+    parser.add_argument("--stage", help="name in dvc.yaml (flow@0): a killed run then goes on")
     args = parser.parse_args()
     params = config.load()
+    key = f"{args.stage}/{pipeline.stage_key(args.stage)}" if args.stage else None
     flow_packing.pack_flow(
         args.shard,
         args.out,
@@ -21,6 +23,7 @@ def main() -> None:
         bound_px=params.flow.bound_px,
         quality=params.flow.quality,
         size=params.frames.size,
+        keep=files.scratch(key) if key else None,
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +14,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from flowsight import flow, flow_packing, packing
 from flowsight.errors import InputError, ResourceError
 from flowsight.flow.quantize import quantize
-from flowsight.video import pack, shard
+from flowsight.video import pack, workers
 from flowsight.video.decode import UnreadableVideo, decode
 
 FLOW = {
@@ -177,12 +180,12 @@ def test_bytes_do_not_depend_on_workers_or_place(
 ) -> None:
     clips = {f"{label}/c{index}": 3 for label in "AB" for index in range(3)}
     trees = []
-    for workers in ("1", "2", "5"):
-        source = make_shard(tmp_path / workers / "0", clips | {"B/text": b"text"})
-        monkeypatch.setenv("FLOWSIGHT_WORKERS", workers)
-        packing.pack_frames(source, tmp_path / workers / "frames", size=(40, 30), quality=90)
-        flow_packing.pack_flow(source, tmp_path / workers / "flow", **FLOW)
-        trees.append([tree(tmp_path / workers / kind) for kind in ("frames", "flow")])
+    for count in ("1", "2", "5"):
+        source = make_shard(tmp_path / count / "0", clips | {"B/text": b"text"})
+        monkeypatch.setenv("FLOWSIGHT_WORKERS", count)
+        packing.pack_frames(source, tmp_path / count / "frames", size=(40, 30), quality=90)
+        flow_packing.pack_flow(source, tmp_path / count / "flow", **FLOW)
+        trees.append([tree(tmp_path / count / kind) for kind in ("frames", "flow")])
     assert trees[0] == trees[1] == trees[2]
 
 
@@ -242,7 +245,7 @@ def test_wrong_shards(tmp_path: Path, table: str | None, says: str) -> None:
 def test_wrong_number_of_workers(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWSIGHT_WORKERS", text)
     with pytest.raises(InputError, match="FLOWSIGHT_WORKERS"):
-        shard.num_workers()
+        workers.num_workers()
 
 
 LIMITED = """
@@ -307,6 +310,113 @@ def test_a_bug_stops_the_run_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         packing.pack_frames(source, tmp_path / "out", size=None, quality=90)
     assert len(calls) < 8
     assert not (tmp_path / "out").exists()
+
+
+def test_fewer_clips_than_cores_share_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = make_shard(tmp_path / "0", {"A/a": 6})
+    settings = FLOW | {"backend": "cpu"}
+    trees = []
+    for count in ("1", "4"):
+        monkeypatch.setenv("FLOWSIGHT_WORKERS", count)
+        flow_packing.pack_flow(source, tmp_path / count, **settings)
+        trees.append(tree(tmp_path / count))
+    assert trees[0] == trees[1]
+
+
+def test_memory_bounds_the_pairs_solved_at_once(tmp_path: Path) -> None:
+    video = moving_video(tmp_path / "v.avi", 2)
+    assert flow_packing._solved_at_once(video, None, 16) == 16
+    # a pair of 1080p frames takes 166 MB (80 B a pixel); whole GiBs stay for the rest
+    assert flow_packing._solved_at_once(video, (1920, 1080), 16) == 4
+    assert flow_packing._solved_at_once(video, (8192, 8192), 16) == 1
+
+
+KEPT = """
+import os, sys
+from functools import partial
+from pathlib import Path
+from flowsight.video import shard
+from flowsight import packing
+
+def pack(clip, target, threads, log):
+    if clip.clip_id == os.environ.get("DIE_AT"):
+        # the whole run, as a machine that is switched off: no clean-up of any kind
+        os.kill(int(os.environ["RUN"]), 9)
+    with open(log, "a") as file:
+        file.write(clip.clip_id + "\\n")
+    packing.frames_of_video(clip.video, target, clip_id=clip.clip_id, size=None, quality=90)
+
+if __name__ == "__main__":
+    os.environ["RUN"] = str(os.getpid())
+    source, out, keep, log = map(Path, sys.argv[1:])
+    shard.work_through(source, out, partial(pack, log=str(log)), "frames", keep=keep)
+"""
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_killed_it_goes_on_at_the_first_unfinished_clip(tmp_path: Path, count: str) -> None:
+    clips = {f"A/{index}": 3 for index in range(5)}
+    source = make_shard(tmp_path / "0", clips | {"A/text": b"text"})
+    whole, out, keep = tmp_path / "whole", tmp_path / "out" / "0", tmp_path / "kept" / "key"
+    packing.pack_frames(source, whole, size=None, quality=90)
+    (tmp_path / "script.py").write_text(KEPT)
+
+    def run(log: Path, die_at: str) -> int:
+        command = [sys.executable, str(tmp_path / "script.py"), source, out, keep, log]
+        environment = {**os.environ, "FLOWSIGHT_WORKERS": count, "DIE_AT": die_at}
+        return subprocess.run(list(map(str, command)), env=environment).returncode
+
+    assert run(tmp_path / "first", "A/3") == -9
+    assert not out.exists()
+    first = (tmp_path / "first").read_text().split()
+    finished = sorted(path.stem for path in keep.rglob("[!.]*.zip"))
+    assert finished
+    assert {f"A/{name}" for name in finished} <= set(first)
+    assert run(tmp_path / "second", "nothing") == 0
+    second = (tmp_path / "second").read_text().split()
+    assert not {f"A/{name}" for name in finished} & set(second)
+    assert tree(out) == tree(whole)
+    assert not keep.exists()
+    assert [path.name for path in out.parent.iterdir()] == ["0"]
+
+
+def test_a_kept_pack_that_is_not_whole_is_made_again(tmp_path: Path) -> None:
+    source = make_shard(tmp_path / "0", {"A/a": 3})
+    keep = tmp_path / "keep"
+    (keep / "A").mkdir(parents=True)
+    (keep / "A" / "a.zip").write_bytes(b"PK cut off by a power failure")
+    packing.pack_frames(source, tmp_path / "out", size=None, quality=90, keep=keep)
+    assert pack.num_frames(tmp_path / "out" / "A" / "a.zip") == 3
+
+
+def test_killed_outright_it_leaves_no_worker(tmp_path: Path) -> None:
+    source = make_shard(tmp_path / "0", {f"A/{index}": 30 for index in range(20)})
+    code = (
+        "import sys; from pathlib import Path; from flowsight import flow_packing;"
+        f"flow_packing.pack_flow(Path({str(source)!r}), Path({str(tmp_path / 'out')!r}),"
+        f" **{FLOW | {'preset': 'opencv'}!r})"
+    )
+    environment = {**os.environ, "FLOWSIGHT_WORKERS": "2"}
+    run = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    process = psutil.Process(run.pid)
+    deadline = time.monotonic() + 60
+    while len(children := process.children(recursive=True)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)  # a resource tracker, two workers
+    assert len(children) == 3
+    run.kill()
+    run.wait()
+    _, left = psutil.wait_procs(children, timeout=20)
+    assert left == []
+
+
+def test_a_killed_worker_is_worth_a_retry(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="a worker process was killed"):
+        workers.run(_kill_oneself, [1, 2], workers=2)
+
+
+def _kill_oneself(item: int) -> str:
+    os.kill(os.getpid(), 9)
+    return str(item)
 
 
 def test_flow_of_a_users_video_equals_the_stages(tmp_path: Path) -> None:

@@ -59,6 +59,17 @@ def atomic_file(out: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def scratch(key: str) -> Path:
+    """Folder for work that is not finished, kept outside the pipeline's outputs.
+
+    Below `$FLOWSIGHT_SCRATCH` (default `build/scratch`; on a cluster a folder all workers see).
+
+    Args:
+        key: `<stage>/<hash of all that goes into it>`, so that other settings never meet it.
+    """
+    return Path(os.environ.get("FLOWSIGHT_SCRATCH") or "build/scratch") / key
+
+
 def write_csv(frame: pd.DataFrame, path: Path | str, **options: Any) -> None:
     """Write a table without an index, with LF line ends, atomically."""
     with atomic_file(path) as temporary:

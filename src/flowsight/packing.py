@@ -7,23 +7,24 @@ workers (`FLOWSIGHT_WORKERS`).
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flowsight import files
 from flowsight.errors import InputError
 from flowsight.video import pack
-from flowsight.video.decode import (
-    MIN_SIDE_PX,
-    decode_timed,
-)
-from flowsight.video.shard import ShardClip, Watch, work_through
+from flowsight.video.decode import MIN_SIDE_PX, decode_timed
+from flowsight.video.shard import ShardClip, work_through
+from flowsight.video.workers import counted
 
 Size = tuple[int, int] | None
 """Width and height in px; None keeps the video's."""
 
 
-def pack_frames(shard_dir: Path, out: Path, *, size: Size, quality: int) -> None:
+def pack_frames(
+    shard_dir: Path, out: Path, *, size: Size, quality: int, keep: Path | None = None
+) -> None:
     """Store the frames of a shard's clips: the stage `frames`.
 
     Args:
@@ -31,24 +32,22 @@ def pack_frames(shard_dir: Path, out: Path, *, size: Size, quality: int) -> None
         out: folder for `<clip_id>.zip` and `status.csv` (clip_id, status, reason).
         size: width and height in px; None keeps each video's.
         quality: JPEG quality, 1..100.
+        keep: where finished clips wait, so that a killed run goes on (see `work_through`).
 
     Raises:
         InputError: wrong settings, or a shard folder that is not one.
-        ResourceError: no space left; `out` is as it was before.
+        ResourceError: no space left, or a worker was killed; `out` is as it was before.
     """
     check_storage(size=size, quality=quality)
-
-    def work(clip: ShardClip, target: Path, watch: Watch) -> None:
-        frames_of_video(
-            clip.video, target, clip_id=clip.clip_id, size=size, quality=quality, watch=watch
-        )
-
-    work_through(Path(shard_dir), Path(out), work, "frames")
+    work = partial(_pack_clip, size=size, quality=quality)
+    work_through(Path(shard_dir), Path(out), work, "frames", keep=keep)
 
 
-def frames_of_video(
-    video: Path, out: Path, *, clip_id: str, size: Size, quality: int, watch: Watch = iter
-) -> None:
+def _pack_clip(clip: ShardClip, target: Path, threads: int, *, size: Size, quality: int) -> None:
+    frames_of_video(clip.video, target, clip_id=clip.clip_id, size=size, quality=quality)
+
+
+def frames_of_video(video: Path, out: Path, *, clip_id: str, size: Size, quality: int) -> None:
     """Decode one video and write its frames pack.
 
     Raises:
@@ -57,7 +56,7 @@ def frames_of_video(
     timestamps_sec: list[float] = []
     shape: tuple[int, ...] = ()
     with pack.pack_writer(out) as add:
-        for time_sec, frame in watch(decode_timed(video, size)):
+        for time_sec, frame in counted(decode_timed(video, size)):
             add(pack.frame_name(len(timestamps_sec)), pack.encode_jpeg(frame, quality))
             timestamps_sec.append(time_sec)
             shape = frame.shape

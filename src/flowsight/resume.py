@@ -7,7 +7,6 @@ key made of everything that goes into the stage, so another setting never meets 
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 
-from flowsight.files import atomic_file
+from flowsight import files
 
 FILE = "last.ckpt"
 
@@ -26,12 +25,12 @@ def folder(key: str) -> Path:
     Args:
         key: `<stage>/<hash>`, a relative path.
     """
-    return Path(os.environ.get("FLOWSIGHT_SCRATCH") or "build/scratch") / key
+    return files.scratch(key)
 
 
 def save(state: dict[str, Any], key: str) -> None:
     """Write the state atomically: killed while writing, the older one stays."""
-    with atomic_file(folder(key) / FILE) as temporary:
+    with files.atomic_file(folder(key) / FILE) as temporary:
         torch.save(state, temporary)
 
 

@@ -11,6 +11,7 @@ import pytest
 from flowsight import flow
 from flowsight.errors import InputError
 from flowsight.flow import backends
+from flowsight.flow.quantize import quantize
 
 METHODS = [("tvl1", "opencv"), ("tvl1", "fast"), ("dis", "opencv"), ("farneback", "opencv")]
 
@@ -103,9 +104,44 @@ def test_batch_equals_single_pairs(method: str, preset: str) -> None:
     assert (previous == before).all()
 
 
-def test_empty_batch() -> None:
+def test_no_frame_at_all() -> None:
     nothing = np.zeros((0, 20, 30), np.uint8)
-    assert flow.tvl1(nothing, nothing).shape == (0, 2, 20, 30)
+    with pytest.raises(InputError, match=r"at least one pair of frames, got \(0, 20, 30\)"):
+        flow.tvl1(nothing, nothing)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch", "opencv"])
+@pytest.mark.parametrize(
+    ("frames", "says"),
+    [
+        ([], "at least 2 frames, got 0"),
+        ([np.zeros((20, 30), np.uint8)], "at least 2 frames, got 1"),
+        ([np.zeros((20, 30), np.uint8), np.zeros((20, 31), np.uint8)], "frame 1: .*same shape"),
+        ([np.zeros((20, 30, 3), np.uint8)] * 2, "convert RGB to grey"),
+        ([np.zeros((11, 30), np.uint8)] * 2, "frame 0: .*12 px"),
+        ([np.zeros((20, 30), np.float32), np.full((20, 30), np.nan, np.float32)], "frame 1: .*nan"),
+        ([np.zeros((20, 30), np.int64)] * 2, "int64"),
+    ],
+)
+def test_clips_that_are_none(frames: list[np.ndarray], says: str, backend: str) -> None:
+    with pytest.raises(InputError, match=says):
+        list(flow.tvl1_clip(frames, backend=backend, preset="fast"))
+
+
+@pytest.mark.parametrize(
+    ("method", "backend"),
+    [("tvl1", "cpu"), ("tvl1", "torch"), ("tvl1", "opencv"), ("dis", "auto")],
+)
+def test_levels_are_the_quantised_field(method: str, backend: str) -> None:
+    frames = [texture(seed=seed) for seed in range(3)]
+    settings = {"method": method, "backend": backend, "preset": "fast"}
+    fields = list(flow.compute_clip(frames, **settings))
+    levels = list(flow.compute_levels(frames, bound_px=7.5, **settings))
+    assert [level.dtype for level in levels] == [np.uint8] * 2
+    for field, level in zip(fields, levels, strict=True):
+        assert (level == quantize(field, 7.5)).all()
+    with pytest.raises(InputError, match="bound_px"):
+        flow.compute_levels(frames, bound_px=0, **settings)
 
 
 def test_clip_is_its_pairs_one_at_a_time() -> None:
@@ -122,7 +158,6 @@ def test_clip_is_its_pairs_one_at_a_time() -> None:
     assert read == [0, 1]
     assert (first == flow.tvl1(frames[0], frames[1], preset="fast", backend="opencv")).all()
     assert len(list(fields)) == 1
-    assert list(flow.tvl1_clip([])) == list(flow.tvl1_clip(frames[:1])) == []
 
 
 GREY = np.zeros((20, 30), np.uint8)

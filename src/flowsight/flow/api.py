@@ -7,15 +7,16 @@ OpenCV. Frames are grey; flow is (2, H, W): u to the right, v downwards, px per 
 
 from __future__ import annotations
 
+import importlib
 import itertools
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from flowsight.errors import InputError
-from flowsight.flow.backends import Solver, best_backend, solver
+from flowsight.flow.backends import Solver, best_backend, preset_numbers, solver
+from flowsight.flow.quantize import check_bound, quantize
 
 MIN_SIDE_PX = 12
 
@@ -66,11 +67,10 @@ def tvl1_clip(
         Iterator over (2, H, W) float32: one field fewer than frames.
 
     Raises:
-        InputError: as `tvl1`; wrong settings are found before the first frame is read.
+        InputError: as `tvl1`, or fewer than two frames; wrong settings are found before the first
+            frame is read.
     """
-    backend = best_backend() if backend == "auto" else backend
-    found = solver("tvl1", preset, backend, threads=None, overrides=overrides)
-    return _clip(found, frames, _pairs_at_once("tvl1", backend, None))
+    return _fields(frames, "tvl1", preset, backend, None, overrides)
 
 
 def compute(
@@ -110,12 +110,33 @@ def compute_clip(
     """Optical flow of a whole clip by any of the methods: see `tvl1_clip` and `compute`.
 
     Args:
-        threads: frame pairs that the C engine solves at once; 1 where clips run side by side.
+        threads: frame pairs that the C engine solves at once; None: as many as cores.
     """
-    if method == "tvl1" and backend == "auto":
-        backend = best_backend()
-    found = solver(method, preset, backend, threads=threads, overrides={})
-    return _clip(found, frames, _pairs_at_once(method, backend, threads))
+    return _fields(frames, method, preset, backend, threads, {})
+
+
+def compute_levels(
+    frames: Iterable[np.ndarray],
+    *,
+    method: str,
+    preset: str = "opencv",
+    backend: str = "auto",
+    bound_px: float,
+    threads: int | None = None,
+) -> Iterator[np.ndarray]:
+    """As `compute_clip`, in stored levels: `quantize` of every field, in one go by the C engine.
+
+    Args:
+        bound_px: displacements are clipped to +- this.
+
+    Returns:
+        Iterator over (2, H, W) uint8.
+
+    Raises:
+        InputError: as `compute_clip`, or a bound that is not positive.
+    """
+    check_bound(bound_px)
+    return _fields(frames, method, preset, backend, threads, {}, bound_px)
 
 
 def check_settings(*, method: str, preset: str, backend: str) -> None:
@@ -123,26 +144,61 @@ def check_settings(*, method: str, preset: str, backend: str) -> None:
     solver(method, preset, backend, threads=None, overrides={})
 
 
-def _pairs_at_once(method: str, backend: str, threads: int | None) -> int:
-    if method != "tvl1":
-        return 1
-    cores = threads or os.cpu_count() or 1
-    return {"cpu": cores, "torch": 16, "gpu": 64}.get(backend, 1)
+def _fields(
+    frames: Iterable[np.ndarray],
+    method: str,
+    preset: str,
+    backend: str,
+    threads: int | None,
+    overrides: Mapping[str, Any],
+    bound_px: float | None = None,
+) -> Iterator[np.ndarray]:
+    """Flow of consecutive frames, float32 px, or uint8 levels where a bound is given."""
+    if method == "tvl1" and backend == "auto":
+        backend = best_backend()
+    found = solver(method, preset, backend, threads=threads, overrides=overrides)
+    checked = _alike(frames)
+    if method == "tvl1" and backend == "cpu":
+        # by name, as in `backends`: solves frame by frame, quantises on the way, copies nothing
+        engine = importlib.import_module("flowsight.flow.tvl1_cpu")
+        numbers = preset_numbers(preset, overrides)
+        fields: Iterator[np.ndarray] = engine.solve_clip(
+            checked, numbers=numbers, threads=threads, bound_px=bound_px
+        )
+        return fields
+    at_once = {"torch": 16, "gpu": 64}.get(backend, 1) if method == "tvl1" else 1
+    fields = _in_batches(found, checked, at_once)
+    return fields if bound_px is None else (quantize(field, bound_px) for field in fields)
 
 
-def _clip(solve: Solver, frames: Iterable[np.ndarray], at_once: int) -> Iterator[np.ndarray]:
+def _alike(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The frames of a clip, checked one by one."""
+    first, count = None, 0
+    for index, frame in enumerate(frames):
+        if getattr(frame, "ndim", 2) != 2:
+            hint = "; convert RGB to grey first" if frame.shape[-1] in (3, 4) else ""
+            raise InputError(f"expected frames of a clip as grey (H, W), got {frame.shape}{hint}")
+        first = frame if first is None else first
+        try:
+            _check_frames(first, frame)
+        except InputError as error:
+            raise InputError(f"frame {index}: {error}") from None
+        yield frame
+        count = index + 1
+    if count < 2:
+        raise InputError(f"expected a clip of at least 2 frames, got {count}")
+
+
+def _in_batches(solve: Solver, frames: Iterator[np.ndarray], at_once: int) -> Iterator[np.ndarray]:
     pairs = itertools.pairwise(frames)
     while piece := list(itertools.islice(pairs, at_once)):
-        for previous, following in piece:
-            _check_frames(previous, following)
-        if len({previous.shape for previous, _ in piece}) > 1:
-            shapes = sorted({previous.shape for previous, _ in piece})
-            raise InputError(f"expected frames of one size in a clip, got {shapes}")
         yield from solve(*(np.stack(side) for side in zip(*piece, strict=True)))
 
 
 def _apply(solve: Solver, previous: np.ndarray, following: np.ndarray) -> np.ndarray:
     _check_frames(previous, following)
+    if len(previous) == 0:
+        raise InputError(f"expected at least one pair of frames, got {previous.shape}")
     if previous.ndim == 2:
         return solve(previous[None], following[None])[0]
     return solve(previous, following)

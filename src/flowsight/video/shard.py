@@ -1,27 +1,22 @@
-"""A shard's clips, worked through in parallel: one result file per clip, and a status table."""
+"""A shard's clips, worked through in parallel: one pack per clip, and a status table."""
 
 from __future__ import annotations
 
 import errno
-import os
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
 
 import cv2
 import pandas as pd
 
 from flowsight import files, progress
 from flowsight.errors import InputError, ResourceError
+from flowsight.video import pack, workers
 from flowsight.video.decode import UnreadableVideo
-
-Item = TypeVar("Item")
-Watch = Callable[[Iterable[Item]], Iterator[Item]]
-"""Goes through decoded frames: shows progress, or stops early."""
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -33,59 +28,98 @@ class ShardClip:
     clip_id: str
     video: Path
     sha256: str
+    num_frames: int = 0
+    """As the manifest says; 0 where it does not."""
 
 
-class _StoppedError(Exception):
-    """Another clip's failure ended the run."""
+PackClip = Callable[[ShardClip, Path, int], None]
+"""Makes one clip's pack: (clip, target, threads it may use); `UnreadableVideo` quarantines it."""
 
 
 def work_through(
-    shard_dir: Path, out: Path, work: Callable[[ShardClip, Path, Watch], None], what: str
+    shard_dir: Path, out: Path, pack_clip: PackClip, what: str, *, keep: Path | None = None
 ) -> None:
     """Make `<out>/<clip_id>.zip` for each clip of a shard, and `<out>/status.csv`.
 
     Args:
         shard_dir: `clips.csv` (clip_id, path, sha256) and `videos/<path>`.
         out: replaced when all clips are through.
-        work: makes one clip's pack from (clip, target, watch); `UnreadableVideo` quarantines.
+        pack_clip: a function that other processes can import, or a partial of one.
         what: a word for the progress line.
+        keep: a folder for the packs that are done, so that a killed run goes on at the first
+            unfinished clip; it must stand for exactly these clips and settings, and is removed
+            in the end. None: nothing is kept.
 
     Raises:
         InputError: the shard folder is not one.
-        ResourceError: no space left; `out` is as it was.
+        ResourceError: no space left, or a worker was killed; `out` is as it was.
     """
     clips = read_shard(shard_dir)
-    stop = threading.Event()
-
-    def watch(frames: Iterable[Item]) -> Iterator[Item]:
-        for frame in frames:
-            if stop.is_set():
-                raise _StoppedError
-            yield frame
-
-    with naming_full_disk(out), files.atomic_dir(out) as folder:
-
-        def job(clip: ShardClip) -> str:
-            return _reason(lambda: work(clip, folder / f"{clip.clip_id}.zip", watch), clip)
-
-        with one_opencv_thread():
-            reasons = _in_parallel(job, clips, f"{what} {shard_dir.name}", stop)
+    num = min(workers.num_workers(), max(1, len(clips)))
+    # fewer clips than cores: the cores share a clip
+    threads = max(1, workers.num_workers() // num)
+    total = sum(clip.num_frames for clip in clips)
+    with naming_full_disk(out), _kept_until_done(out, keep) as folder:
+        job = partial(_pack_one, pack_clip=pack_clip, folder=folder, threads=threads)
+        title = f"{what} {shard_dir.name}"
+        with workers.one_opencv_thread(), progress.meter(title, total or None, "frames") as update:
+            reasons = workers.run(job, clips, workers=num, update=update)
         files.write_csv(_status(clips, reasons), folder / "status.csv")
 
 
-def _reason(pack_clip: Callable[[], None], clip: ShardClip) -> str:
+@contextmanager
+def _kept_until_done(out: Path, keep: Path | None) -> Iterator[Path]:
+    """Where packs are made; then they stand in `out`."""
+    if keep is None:
+        with files.atomic_dir(out) as folder:
+            yield folder
+        return
+    keep.mkdir(parents=True, exist_ok=True)
+    yield keep
+    with files.atomic_dir(out) as folder:
+        for file in sorted(keep.rglob("[!.]*")):
+            if file.is_file():
+                target = folder / file.relative_to(keep)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _link(file, target)
+    shutil.rmtree(keep, ignore_errors=True)
+
+
+def _link(file: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(file)
+    except OSError:  # another file system
+        shutil.copyfile(file, target)
+
+
+def _pack_one(clip: ShardClip, *, pack_clip: PackClip, folder: Path, threads: int) -> str:
     """Pack one clip; why it failed, or nothing."""
+    target = folder / f"{clip.clip_id}.zip"
     try:
         if not clip.video.is_file():
             return "missing file"
+        if _is_done(target):
+            list(workers.counted([None], size=clip.num_frames))
+            return ""
         if clip.sha256 and files.sha256(clip.video) != clip.sha256:
             return "checksum differs from clips.csv"
-        pack_clip()
+        pack_clip(clip, target, threads)
     except UnreadableVideo as error:
         return error.reason
     except cv2.error as error:
         return f"OpenCV: {error.err}"
     return ""
+
+
+def _is_done(target: Path) -> bool:
+    """Whether an earlier run has made the whole pack (one cut off by a power failure is not)."""
+    if not target.exists():
+        return False
+    try:
+        pack.read_meta(target)
+    except InputError:
+        return False
+    return True
 
 
 def _status(clips: Sequence[ShardClip], reasons: Sequence[str]) -> pd.DataFrame:
@@ -123,8 +157,13 @@ def read_shard(shard_dir: Path) -> list[ShardClip]:
     for name in (*rows["clip_id"], *rows["path"]):
         check_relative(name, table)
     rows = rows.sort_values("clip_id")
-    columns = zip(rows["clip_id"], rows["path"], rows["sha256"], strict=True)
-    return [ShardClip(clip_id, shard_dir / "videos" / path, sha) for clip_id, path, sha in columns]
+    counts = pd.to_numeric(rows.get("num_frames", pd.Series(0, rows.index)), errors="coerce")
+    rows["num_frames"] = counts.fillna(0).clip(lower=0).astype(int)
+    names = ["clip_id", "path", "sha256", "num_frames"]
+    return [
+        ShardClip(clip_id, shard_dir / "videos" / path, sha, count)
+        for clip_id, path, sha, count in rows[names].itertuples(index=False)
+    ]
 
 
 def check_relative(name: str, where: Path) -> None:
@@ -132,56 +171,6 @@ def check_relative(name: str, where: Path) -> None:
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\0" in name:
         raise InputError(f"expected a relative path without '..', got {name!r} in {where}")
-
-
-def _in_parallel(
-    job: Callable[[ShardClip], str],
-    clips: Sequence[ShardClip],
-    description: str,
-    stop: threading.Event,
-) -> list[str]:
-    """Run a job per clip in threads (OpenCV releases the GIL); results in the clips' order.
-
-    Args:
-        job: what to do with a clip.
-        clips: in the order of the results.
-        description: for the progress line.
-        stop: set when a job raises or the user interrupts, so that the others end soon.
-    """
-    pool = ThreadPoolExecutor(num_workers())
-    try:
-        futures = [pool.submit(job, clip) for clip in clips]
-        for done in progress.track(as_completed(futures), description, total=len(futures)):
-            done.result()
-        return [future.result() for future in futures]
-    finally:
-        stop.set()
-        pool.shutdown(cancel_futures=True)
-
-
-def num_workers() -> int:
-    """Clips worked on at once: `FLOWSIGHT_WORKERS`, or one per CPU this process may use.
-
-    Raises:
-        InputError: the variable is not a whole number above 0.
-    """
-    text = os.environ.get("FLOWSIGHT_WORKERS", "")
-    if text:
-        if not text.isdecimal() or int(text) < 1:
-            raise InputError(f"expected FLOWSIGHT_WORKERS as a whole number > 0, got {text!r}")
-        return int(text)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def one_opencv_thread() -> Iterator[None]:
-    """Keep OpenCV to one thread per call while clips run in parallel."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
 
 
 @contextmanager
