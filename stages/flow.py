@@ -1,4 +1,4 @@
-"""Store the optical flow of one shard: python stages/flow.py data/shards/X/0 --out DIR --stage flow@0"""
+"""Optical flow of one shard: python stages/flow.py data/shards/X/0 --out DIR --stage flow@0"""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Store the frames of one shard: python stages/frames.py data/shards/X/0 --out DIR --stage frames@0"""
+"""Frames of one shard: python stages/frames.py data/shards/X/0 --out DIR --stage frames@0"""
 
 import argparse
 from pathlib import Path

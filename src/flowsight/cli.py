@@ -69,16 +69,60 @@ def flow(
     out: Annotated[Path, typer.Option(help="Pack to write.")] = Path("flow.zip"),
     method: Annotated[str, typer.Option(help="tvl1, dis or farneback.")] = "tvl1",
     preset: Annotated[str, typer.Option(help="opencv, cuda or fast.")] = "opencv",
-    backend: Annotated[str, typer.Option(help="auto or opencv.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, cpu, gpu, torch or opencv.")] = "auto",
     bound_px: Annotated[float, typer.Option(help="Clip displacements to +- this.")] = 20.0,
+    quality: Annotated[int, typer.Option(help="Of the JPEGs, 1..100.")] = 95,
+    size: Annotated[
+        tuple[int, int] | None, typer.Option(help="Width and height in px; default: the video's.")
+    ] = None,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Also a picture and a film of it, beside the pack.")
+    ] = False,
 ) -> None:
     """Optical flow of one video as a pack of JPEGs."""
     from flowsight import flow_packing
 
-    flow_packing.flow_of_video(
-        video, out, method=method, preset=preset, backend=backend, bound_px=bound_px
-    )
+    settings = {"method": method, "preset": preset, "backend": backend, "size": size}
+    flow_packing.flow_of_video(video, out, bound_px=bound_px, quality=quality, **settings)
     typer.echo(f"{out} is ready")
+    if preview:
+        from flowsight import flow_preview
+
+        picture, film = out.with_suffix(".png"), out.with_suffix(".webm")
+        longest_px = flow_preview.preview(video, out, picture, film)
+        typer.echo(f"look at {picture} and {film} (full colour: {longest_px:.1f} px/frame)")
+
+
+@app.command("export-denseflow")
+def export_denseflow(
+    out: Annotated[Path, typer.Argument(help="Folder for <class>/<stem>/*.jpg.")],
+    frames: Annotated[Path | None, typer.Option(help="Folder of frames packs.")] = None,
+    flow: Annotated[Path | None, typer.Option(help="Folder of flow packs.")] = None,
+    naming: Annotated[str, typer.Option(help="denseflow or tsn.")] = "denseflow",
+) -> None:
+    """Packs to loose folders of JPEGs, as denseflow and TSN's tools read them."""
+    from flowsight.video import denseflow
+
+    clips = denseflow.export_folders(out, frames=frames, flow=flow, naming=naming)
+    typer.echo(f"{out}: {len(clips)} clips")
+
+
+@app.command("import-denseflow")
+def import_denseflow(
+    root: Annotated[Path, typer.Argument(help="Folder of <class>/<stem>/*.jpg.")],
+    frames: Annotated[Path | None, typer.Option(help="Folder for frames packs.")] = None,
+    flow: Annotated[Path | None, typer.Option(help="Folder for flow packs.")] = None,
+    bound_px: Annotated[float, typer.Option(help="The bound it was stored with.")] = 20.0,
+    fps: Annotated[float, typer.Option(help="Of the videos, for the time stamps.")] = 25.0,
+) -> None:
+    """Loose folders of denseflow or TSN to packs."""
+    from flowsight.errors import InputError
+    from flowsight.video import denseflow
+
+    if frames is None and flow is None:
+        raise InputError("expected --frames FOLDER or --flow FOLDER to write packs to, got neither")
+    clips = denseflow.import_folders(root, frames=frames, flow=flow, bound_px=bound_px, fps=fps)
+    typer.echo(f"{len(clips)} clips imported")
 
 
 def main() -> None:
