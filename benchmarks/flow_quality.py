@@ -43,6 +43,7 @@ LABELS = {
     "DIS medium": ((-6, 6), "right"),
     "Farneback": ((-8, -3), "right"),
     "OpenCV TV-L1": ((6, -12), "left"),
+    "OpenCV TV-L1, fast's numbers": ((0, 9), "center"),
 }
 
 Solver = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -160,6 +160,28 @@ def test_clip_is_its_pairs_one_at_a_time() -> None:
     assert len(list(fields)) == 1
 
 
+def test_a_long_clip_is_read_only_as_fast_as_it_is_solved() -> None:
+    read = []
+
+    def endless() -> object:
+        while True:
+            read.append(len(read))
+            yield texture(seed=len(read) % 3)
+
+    levels = flow.compute_levels(
+        endless(),  # type: ignore[arg-type]
+        method="tvl1",
+        preset="fast",
+        backend="cpu",
+        bound_px=20,
+        threads=2,
+    )
+    for taken in range(1, 9):
+        next(levels)
+        assert len(read) <= taken + 5  # a pair has two frames, and 2 pairs a thread may wait
+    levels.close()  # type: ignore[attr-defined]
+
+
 GREY = np.zeros((20, 30), np.uint8)
 
 
