@@ -64,6 +64,22 @@ class Store:
             with atomic_file(Path(self.base) / name) as temporary:
                 temporary.write_text(text, encoding="utf-8")
 
+    def create(self, name: str, text: str) -> bool:
+        """Put a text unless there is one; whether it was put. Of several exactly one wins."""
+        with self._reached():
+            try:
+                if self._remote:
+                    fs, root = self._filesystem()
+                    fs.pipe_file(f"{root}/{name}", text.encode(), mode="create")
+                    return True
+                path = Path(self.base) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("x", encoding="utf-8") as file:
+                    file.write(text)
+                return True
+            except FileExistsError:
+                return False
+
     def names(self, folder: str = "") -> list[str]:
         """Names of what is right below a folder, sorted."""
         with self._reached():
