@@ -16,7 +16,7 @@ Toy = Any  # tests/cluster/conftest.py
 
 @pytest.fixture
 def run(toy: Toy) -> tuple[Any, str]:
-    """A worker and the commit of a prepared run; training needs `raw` and so on, so we stop at it."""
+    """A worker and the commit of a prepared run."""
     worker = toy.worker("a")
     return worker, worker.answer("prepare", "--run-id", "r1")["rev"]
 
@@ -131,7 +131,8 @@ def test_out_of_memory_halves_the_micro_batch(toy: Toy, run: Any) -> None:
         "train@spatial-1",
         'echo "micro:$FLOWSIGHT_MICRO_BATCH" >> "$TOY_LOG"\n'
         'if [ "${FLOWSIGHT_MICRO_BATCH:-16}" -gt 4 ]; then\n'
-        'echo \'{"kind": "memory", "message": "it did not fit"}\' > $FLOWSIGHT_FAILURE; exit 75\nfi',
+        'echo \'{"kind": "memory", "message": "it did not fit"}\' > $FLOWSIGHT_FAILURE\n'
+        "exit 75; fi",
     )
     command = ["run-stage", "train@spatial-1", "--rev", rev, "--run-id", "r1"]
     assert worker.call(*command)[0] == 75

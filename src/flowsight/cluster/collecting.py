@@ -54,6 +54,7 @@ def collect(
         _check_quiet(place, kept)
         for run_id in old:
             removed.append(_remove_run(place, run_id, dry_run))
+        removed += _old_scratch(place, keep_days, dry_run)
         removed += _objects(place, kept, old, remote=remote, dry_run=dry_run)
     for one in removed:
         verb = "would remove" if dry_run else "removed"
@@ -142,6 +143,17 @@ def _remove_run(place: Workplace, run_id: str, dry_run: bool) -> dict[str, Any]:
         gitwork.git("push", "-q", place.repo, f":refs/heads/runs/{run_id}", at=mirror)
         gitwork.git("update-ref", "-d", f"refs/heads/runs/{run_id}", at=mirror)
     return {"what": f"run {run_id}: branch, fragments, scratch, results", "bytes": size}
+
+
+def _old_scratch(place: Workplace, keep_days: float, dry_run: bool) -> Iterator[dict[str, Any]]:
+    """States of trainings that nobody went on with."""
+    for state in sorted(place.scratch.glob("*/*/last.ckpt")):
+        if time.time() - state.stat().st_mtime >= keep_days * _DAY_SEC:
+            folder = state.parent
+            size = _size(folder)
+            if not dry_run:
+                shutil.rmtree(folder, ignore_errors=True)
+            yield {"what": f"scratch {folder.relative_to(place.scratch)}", "bytes": size}
 
 
 def _objects(

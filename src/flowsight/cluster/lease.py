@@ -131,13 +131,14 @@ class _Beat:
         if over:
             print(f"{self._stage}: taking over from a lost worker", file=sys.stderr)
             self._write()
+        elif not self._store.create(self._name, self._text()):
+            time.sleep(0.1)  # somebody was faster, or is just writing
+            return False
+        if over or self._store.is_remote:  # the last to write has it
             time.sleep(min(_SETTLE_SEC, self._timeout / 4))
             content = self._read()
             if content is None or content["holder"] != self._holder:
                 return False
-        elif not self._store.create(self._name, self._text()):
-            time.sleep(0.1)  # somebody was faster, or is just writing
-            return False
         self._thread = threading.Thread(target=self._keep, daemon=True)
         self._thread.start()
         return True
