@@ -144,6 +144,7 @@ def repro(
     locks: Sequence[int] = (),
     variables: Mapping[str, str] | None = None,
     dry: bool = False,
+    force: bool = False,
 ) -> processes.Done:
     """Bring one stage up to date, whose upstream stages stand in `dvc.lock`.
 
@@ -154,6 +155,7 @@ def repro(
         locks: file descriptors to hold while it runs.
         variables: added to the environment.
         dry: only look what would be done.
+        force: run the command even if the run cache knows its outcome.
 
     Raises:
         FlowsightError: of the kind that the stage reported.
@@ -162,6 +164,7 @@ def repro(
     # never `--allow-missing` for real: without a lock entry and with inputs that are not there
     # DVC takes a stage for unchanged
     command += ["--allow-missing", "--dry"] if dry else ["--pull"]
+    command += ["--force"] if force else []
     with tempfile.TemporaryDirectory() as folder:
         note = Path(folder) / "failure.json"
         env = {**environment(place, tree), **(variables or {}), "FLOWSIGHT_FAILURE": str(note)}
