@@ -186,7 +186,7 @@ def test_a_withdrawn_clip_and_the_models_that_saw_it(mine: Toy) -> None:
     assert answer["commit"] == head(mine) != main
     (model,) = answer["retrain"]
     assert (model["stage"], model["split"], model["subset"]) == ("train", "1", "train")
-    assert model["refs"] == ["heads/runs/r1"]
+    assert model["refs"] == ["runs/r1"]
     assert pulled(mine) == ["Walk/b.avi", "Walk/test1.avi"]
     # the next run trains without it; the test clip was learnt from by nobody
     finish(worker, "r2")
