@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -255,3 +257,22 @@ def test_gc_waits_while_a_stage_is_under_way(mine: Toy) -> None:
     assert code == 75
     assert "splits of run r1 has a lease" in err
     assert rev
+
+
+def test_gc_removes_work_that_nobody_went_on_with(mine: Toy) -> None:
+    worker = mine.worker("a")
+    worker.answer("prepare", "--run-id", "r1")
+    kept = {
+        "old": mine.root / "scratch" / "flow@0" / "aaaa" / "Walk" / "a.zip",
+        "young": mine.root / "scratch" / "train@spatial-1" / "bbbb" / "last.ckpt",
+    }
+    for path in kept.values():
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"x" * 100)
+    long_ago = time.time() - 40 * 86400
+    for path in (kept["old"], kept["old"].parent, kept["old"].parent.parent):
+        os.utime(path, (long_ago, long_ago))
+    answer = worker.answer("gc")
+    assert {"what": "scratch flow@0/aaaa", "bytes": 100} in answer["removed"]
+    assert not kept["old"].exists()
+    assert kept["young"].exists()

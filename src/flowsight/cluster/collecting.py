@@ -134,10 +134,10 @@ def _remove_run(place: Workplace, run_id: str, dry_run: bool) -> dict[str, Any]:
 
 
 def _old_scratch(place: Workplace, keep_days: float, dry_run: bool) -> Iterator[dict[str, Any]]:
-    """States of trainings that nobody went on with."""
-    for state in sorted(place.scratch.glob("*/*/last.ckpt")):
-        if time.time() - state.stat().st_mtime >= keep_days * _DAY_SEC:
-            folder = state.parent
+    """Work that nobody went on with: states of trainings, packs of a shard's finished clips."""
+    for folder in sorted(path for path in place.scratch.glob("*/*") if path.is_dir()):
+        newest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+        if time.time() - newest >= keep_days * _DAY_SEC:
             size = _size(folder)
             if not dry_run:
                 shutil.rmtree(folder, ignore_errors=True)
