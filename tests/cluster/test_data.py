@@ -176,6 +176,7 @@ def finish(worker: Any, run_id: str) -> str:
     return rev
 
 
+@pytest.mark.slow
 def test_a_withdrawn_clip_and_the_models_that_saw_it(mine: Toy) -> None:
     worker, other = mine.worker("a"), mine.worker("b")
     take(mine, worker, {"Walk/a.avi": 1, "Walk/b.avi": 2, "Walk/test1.avi": 3})
@@ -204,6 +205,7 @@ def objects(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.glob("files/md5/*/*")}
 
 
+@pytest.mark.slow
 def test_gc_removes_old_runs_and_what_only_they_had(mine: Toy) -> None:
     worker = mine.worker("a")
     take(mine, worker, {"Walk/a.avi": 1, "Walk/b.avi": 2})

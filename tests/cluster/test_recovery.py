@@ -41,7 +41,14 @@ def arguments(rev: str) -> list[str]:
     return ["run-stage", "raw", "--rev", rev, "--run-id", "r1"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 def test_a_kill_leaves_no_process_and_no_half_result(toy: Toy, run: Any, number: int) -> None:
     worker, rev = run
     hold = trap(toy, "raw", "sleep 1000")
@@ -78,6 +85,7 @@ def test_two_at_once_compute_once(toy: Toy, run: Any) -> None:
     assert outcomes == ["ran", "unchanged", "unchanged"]
 
 
+@pytest.mark.slow
 def test_a_lost_host_is_taken_over(toy: Toy, run: Any) -> None:
     worker, rev = run
     worker.extra["FLOWSIGHT_LEASE_SEC"] = "4"
@@ -167,6 +175,7 @@ def test_no_remote_is_said_plainly(toy: Toy, run: Any) -> None:
     assert "expected a default DVC remote" in err
 
 
+@pytest.mark.slow
 def test_keep_leaves_the_tree_of_a_failure(toy: Toy, run: Any) -> None:
     worker, rev = run
     trap(toy, "raw", "exit 4")
