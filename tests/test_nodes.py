@@ -107,7 +107,7 @@ def test_a_cycle_of_mapped_groups_is_refused() -> None:
         stage("make", "check/first"),
         stage("check@second", "make", from_params=True),
     ]
-    with pytest.raises(InputError, match="without a cycle, got .*check.*write the foreach"):
+    with pytest.raises(InputError, match=r"without a cycle, got .*check.*write the foreach"):
         build(*stages)
     written_out = build(*[pipeline.replace(one, from_params=False) for one in stages])
     assert written_out["check@second"].upstream == ("make",)
