@@ -62,7 +62,7 @@ echo "$@" >> {log}
 echo "| model | accuracy |"; echo "| new | 0.91 |"; echo "| in service | 0.88 |"
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.pipeline]
+pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.timeout(1500)]
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -130,7 +130,7 @@ def finished(running: Setup) -> str:
     airflow.unpause("promote")  # it waits for results
     airflow.unpause("retrain")
     run_id = airflow.trigger("retrain", {"seed": 7, "recipe": "smoke"})
-    end = time.monotonic() + 420
+    end = time.monotonic() + 900
     while (state := airflow.get(f"/dags/retrain/dagRuns/{run_id}")["state"]) != "success":
         assert state != "failed" and time.monotonic() < end, failures(airflow, run_id)
         time.sleep(2)
@@ -210,7 +210,7 @@ def test_a_person_sees_the_run(running: Setup, finished: str, chromium_path: str
 def test_a_promotion_waits_for_a_person(running: Setup, finished: str) -> None:
     airflow = stack.client(running)
     log = running.home.parent / "promotions"
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not (asked := waiting(airflow)):
         assert time.monotonic() < end, "nobody was asked"
         time.sleep(1)
@@ -221,7 +221,7 @@ def test_a_promotion_waits_for_a_person(running: Setup, finished: str) -> None:
     path = f"dags/promote/dagRuns/{task['dag_run_id']}/taskInstances/{task['task_id']}/-1"
     answer = {"chosen_options": ["Approve"], "params_input": {}}
     url = f"{running.airflow_url}/api/v2/{path}/hitlDetails"
-    rest.ask(url, answer, token=airflow.token(), method="PATCH")
+    rest.ask(url, answer, token=airflow.token, method="PATCH")
     while airflow.get(f"/dags/promote/dagRuns/{task['dag_run_id']}")["state"] != "success":
         assert time.monotonic() < end, "the answer changed nothing"
         time.sleep(1)

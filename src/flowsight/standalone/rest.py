@@ -6,9 +6,10 @@ import json
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-TIMEOUT_SEC = 20
+TIMEOUT_SEC = 60
 
 
 def ask(url: str, body: Any = None, *, token: str = "", method: str | None = None) -> Any:
@@ -53,19 +54,25 @@ class Airflow:
     user: str
     password: str = field(repr=False)
 
+    @cached_property
     def token(self) -> str:
-        """A new token; empty while nobody answers."""
+        """Of one log-in; good for a day.
+
+        Raises:
+            urllib.error.HTTPError: 401, where user or password are wrong.
+            OSError: nobody answered.
+        """
         body = {"username": self.user, "password": self.password}
-        return (try_ask(f"{self.url}/auth/token", body) or {}).get("access_token", "")
+        return ask(f"{self.url}/auth/token", body)["access_token"]
 
     def get(self, path: str) -> Any:
         """What stands at a path below `/api/v2`."""
-        return ask(f"{self.url}/api/v2{path}", token=self.token())
+        return ask(f"{self.url}/api/v2{path}", token=self.token)
 
     def unpause(self, dag: str) -> None:
         """Let a DAG's runs start."""
         path = f"{self.url}/api/v2/dags/{dag}"
-        ask(path, {"is_paused": False}, token=self.token(), method="PATCH")
+        ask(path, {"is_paused": False}, token=self.token, method="PATCH")
 
     def trigger(self, dag: str, form: dict[str, Any]) -> str:
         """Start a run by hand and give its id.
@@ -76,4 +83,4 @@ class Airflow:
         # the API wants the date said, if only to say that there is none
         body = {"logical_date": None, "conf": form}
         path = f"{self.url}/api/v2/dags/{dag}/dagRuns"
-        return ask(path, body, token=self.token())["dag_run_id"]
+        return ask(path, body, token=self.token)["dag_run_id"]

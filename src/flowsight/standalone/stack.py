@@ -168,9 +168,11 @@ def _airflow_ready(setup: Setup) -> bool:
 
 
 def _dags_ready(setup: Setup) -> bool:
-    token = client(setup).token()
-    found = rest.try_ask(f"{setup.airflow_url}/api/v2/dags?limit=100", token=token) or {}
-    return set(DAGS) <= {dag["dag_id"] for dag in found.get("dags", [])}
+    try:
+        found = client(setup).get("/dags?limit=100")
+    except OSError:  # refused or not answered, yet
+        return False
+    return set(DAGS) <= {dag["dag_id"] for dag in found["dags"]}
 
 
 def client(setup: Setup, user: str = "admin") -> rest.Airflow:
