@@ -14,8 +14,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flowsight.errors import InputError
@@ -41,6 +42,9 @@ class Stage:
     """Dotted keys of `params.yaml`."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """What it needs to run: group, gpus, memory_gb, timeout_min, queue, retries."""
+    desc: str = ""
+    from_params: bool = False
+    """Whether parameters say which instances there are (`foreach: ${...}`)."""
 
 
 def read_yaml(path: Path) -> Any:
@@ -75,12 +79,14 @@ def _expand(group: str, entry: Mapping[str, Any], params: Mapping[str, Any]) -> 
         yield _stage(group, None, entry, params)
         return
     items = _resolve(entry["foreach"], params)
-    if isinstance(items, Mapping):
-        for key, item in items.items():
-            yield _stage(group, str(key), entry["do"], {**params, "item": item, "key": key})
-    else:
-        for item in items:
-            yield _stage(group, str(item), entry["do"], {**params, "item": item})
+    contexts = (
+        [(key, {"item": item, "key": key}) for key, item in items.items()]
+        if isinstance(items, Mapping)
+        else [(item, {"item": item}) for item in items]
+    )
+    for key, context in contexts:
+        stage = _stage(group, str(key), entry["do"], {**params, **context})
+        yield replace(stage, from_params=isinstance(entry["foreach"], str))
 
 
 def _stage(
@@ -98,6 +104,7 @@ def _stage(
         outs=tuple(next(iter(out)) if isinstance(out, Mapping) else out for out in written),
         params=tuple(entry.get("params", [])),
         meta=entry.get("meta", {}),
+        desc=entry.get("desc", ""),
     )
 
 
@@ -139,16 +146,32 @@ def overlaps(one: str, other: str) -> bool:
 
 
 def upstream(stages: Mapping[str, Stage]) -> dict[str, set[str]]:
-    """For each stage the stages whose outputs it reads."""
+    """For each stage the stages whose outputs it reads.
+
+    An output is looked up by its path and the folders above it, so a thousand stages cost a
+    fraction of a second.
+    """
+    written: dict[tuple[str, ...], set[str]] = {}
+    below: dict[tuple[str, ...], set[str]] = {}
+    for stage in stages.values():
+        for parts in map(_parts, stage.outs):
+            written.setdefault(parts, set()).add(stage.name)
+            for length in range(1, len(parts)):
+                below.setdefault(parts[:length], set()).add(stage.name)
     found: dict[str, set[str]] = {}
     for stage in stages.values():
-        found[stage.name] = {
-            other.name
-            for other in stages.values()
-            if other is not stage
-            and any(overlaps(dep, out) for dep in stage.deps for out in other.outs)
-        }
+        names: set[str] = set()
+        for parts in map(_parts, stage.deps):
+            names |= below.get(parts, set())
+            for length in range(1, len(parts) + 1):
+                names |= written.get(parts[:length], set())
+        found[stage.name] = names - {stage.name}
     return found
+
+
+@cache
+def _parts(path: str) -> tuple[str, ...]:
+    return PurePosixPath(path).parts
 
 
 def stage_key(name: str, root: Path | str = ".") -> str:
