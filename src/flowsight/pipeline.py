@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -139,16 +140,37 @@ def overlaps(one: str, other: str) -> bool:
 
 
 def upstream(stages: Mapping[str, Stage]) -> dict[str, set[str]]:
-    """For each stage the stages whose outputs it reads."""
+    """For each stage the stages whose outputs it reads: those with a path that overlaps.
+
+    A look-up by the beginnings of paths, not a comparison of all with all: a thousand stages take
+    milliseconds, which matters to those who read this at every turn (Airflow's DAGs).
+    """
+    writers: dict[tuple[str, ...], set[str]] = {}  # path -> who writes exactly this
+    inside: dict[tuple[str, ...], set[str]] = {}  # path -> who writes this or something in it
+    for stage in stages.values():
+        for out in stage.outs:
+            parts = _parts(out)
+            writers.setdefault(parts, set()).add(stage.name)
+            for beginning in _beginnings(parts):
+                inside.setdefault(beginning, set()).add(stage.name)
     found: dict[str, set[str]] = {}
     for stage in stages.values():
-        found[stage.name] = {
-            other.name
-            for other in stages.values()
-            if other is not stage
-            and any(overlaps(dep, out) for dep in stage.deps for out in other.outs)
-        }
+        sources: set[str] = set()
+        for parts in map(_parts, stage.deps):
+            sources |= inside.get(parts, set())
+            sources.update(*(writers.get(above, ()) for above in _beginnings(parts)))
+        found[stage.name] = sources - {stage.name}
     return found
+
+
+@cache
+def _parts(path: str) -> tuple[str, ...]:
+    return Path(path).parts
+
+
+def _beginnings(parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """() , (a,), (a, b), ... up to the path itself."""
+    return (parts[:length] for length in range(len(parts) + 1))
 
 
 def stage_key(name: str, root: Path | str = ".") -> str:

@@ -186,15 +186,11 @@ class Cluster:
         if user:
             shutil.chown(data, user)
             shutil.chown(secret, user)
+        command: list[Any] = [programs / "initdb", "-D", data, "-U", "flowsight"]
+        command += ["--auth=scram-sha-256", f"--pwfile={secret}", "--encoding=UTF8"]
+        command += ["--no-locale", "--no-sync"]
         as_user: dict[str, Any] = {"user": user, "extra_groups": []} if user else {}
-        subprocess.run(
-            [programs / "initdb", "-D", data, "-U", "flowsight", "--auth=scram-sha-256"]
-            + [f"--pwfile={secret}", "--encoding=UTF8", "--no-locale", "--no-sync"],
-            cwd=self.folder,
-            check=True,
-            capture_output=True,
-            **as_user,
-        )
+        subprocess.run(command, cwd=self.folder, check=True, capture_output=True, **as_user)
         options = {
             "listen_addresses": "127.0.0.1",
             "port": port,
@@ -204,11 +200,9 @@ class Cluster:
         }
         settings = [part for k, v in options.items() for part in ("-c", f"{k}={v}")]
         env = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
-        command = [programs / "postgres", "-D", data, *settings]
+        server = [programs / "postgres", "-D", data, *settings]
         # SIGINT is PostgreSQL's fast shutdown; SIGTERM would wait for its clients
-        service = self.services.start(
-            "postgres", command, env, user=user, stop_signal=signal.SIGINT
-        )
+        service = self.services.start("postgres", server, env, user=user, stop_signal=signal.SIGINT)
         service.wait_healthy(lambda: self._databases_exist(), timeout_sec=60)
 
     def _databases_exist(self) -> bool:
@@ -348,6 +342,8 @@ class Cluster:
 
     def task_log(self, run_id: str, task_id: str) -> str:
         """The last lines of every log of a task, for the message of a failing test."""
-        found = sorted((self.folder / "task-logs").rglob(f"*run_id={run_id}/task_id={task_id}/**/*"))
+        found = sorted(
+            (self.folder / "task-logs").rglob(f"*run_id={run_id}/task_id={task_id}/**/*")
+        )
         texts = [f"{p.name}: {p.read_text(errors='replace')[-2500:]}" for p in found if p.is_file()]
         return "\n".join(texts)

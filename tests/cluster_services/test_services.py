@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
-import urllib.error
-from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
-from cluster_processes import Services, kill_marked, until
+from cluster_processes import Services, until
 from cluster_topology import Cluster
 
 pytestmark = pytest.mark.slow
@@ -61,9 +57,7 @@ def test_a_task_of_a_killed_worker_goes_on_elsewhere(cluster: Cluster) -> None:
     print(f"parsed {time.monotonic() - start:.0f} s")
     cluster.trigger("small", "once", {})
     out = cluster.folder / "out.txt"
-    until(
-        lambda: out.exists() and "started" in out.read_text(), "the last task", timeout_sec=120
-    )
+    until(lambda: out.exists() and "started" in out.read_text(), "the last task", timeout_sec=120)
     print(f"last task {time.monotonic() - start:.0f} s")
     home = out.read_text().splitlines()[-1].split()[1]
     victim = cluster.named[Path(home).name]
