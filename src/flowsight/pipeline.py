@@ -14,9 +14,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flowsight.errors import InputError
@@ -42,6 +42,9 @@ class Stage:
     """Dotted keys of `params.yaml`."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """What it needs to run: group, gpus, memory_gb, timeout_min, queue, retries."""
+    desc: str = ""
+    from_params: bool = False
+    """Whether parameters say which instances there are (`foreach: ${...}`)."""
 
 
 def read_yaml(path: Path) -> Any:
@@ -76,12 +79,14 @@ def _expand(group: str, entry: Mapping[str, Any], params: Mapping[str, Any]) -> 
         yield _stage(group, None, entry, params)
         return
     items = _resolve(entry["foreach"], params)
-    if isinstance(items, Mapping):
-        for key, item in items.items():
-            yield _stage(group, str(key), entry["do"], {**params, "item": item, "key": key})
-    else:
-        for item in items:
-            yield _stage(group, str(item), entry["do"], {**params, "item": item})
+    contexts = (
+        [(key, {"item": item, "key": key}) for key, item in items.items()]
+        if isinstance(items, Mapping)
+        else [(item, {"item": item}) for item in items]
+    )
+    for key, context in contexts:
+        stage = _stage(group, str(key), entry["do"], {**params, **context})
+        yield replace(stage, from_params=isinstance(entry["foreach"], str))
 
 
 def _stage(
@@ -99,6 +104,7 @@ def _stage(
         outs=tuple(next(iter(out)) if isinstance(out, Mapping) else out for out in written),
         params=tuple(entry.get("params", [])),
         meta=entry.get("meta", {}),
+        desc=entry.get("desc", ""),
     )
 
 
@@ -165,7 +171,7 @@ def upstream(stages: Mapping[str, Stage]) -> dict[str, set[str]]:
 
 @cache
 def _parts(path: str) -> tuple[str, ...]:
-    return Path(path).parts
+    return PurePosixPath(path).parts
 
 
 def _beginnings(parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

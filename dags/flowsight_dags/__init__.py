@@ -1,0 +1,1 @@
+"""What the DAG files share: configuration, operators, forms, notifications."""
