@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flowsight import errors
+from flowsight.commands import cluster
 
 app = typer.Typer(
     help="From raw videos to two-stream attention results, reproducibly.",
@@ -79,6 +80,9 @@ def flow(
         video, out, method=method, preset=preset, backend=backend, bound_px=bound_px
     )
     typer.echo(f"{out} is ready")
+
+
+cluster.register(app)
 
 
 def main() -> None:
