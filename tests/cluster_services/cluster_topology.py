@@ -27,6 +27,8 @@ from cluster_processes import Service, Services, free_port, unprivileged_user
 BIN = Path(sys.executable).parent
 HEARTBEAT_SEC = 20
 """After this long without a sign of life a task counts as lost (Airflow's default: 300)."""
+LEASE_SEC = 15
+"""The same for the worker's lease of a stage (default: 60)."""
 
 
 def postgres_bin() -> Path | None:
@@ -46,9 +48,8 @@ class Cluster:
 
     services: Services
     folder: Path
-    dags: Path
     repo: Path
-    """Bare git repository that workers clone from and push to."""
+    """Bare git repository: workers clone from it and push to it, Airflow reads its DAGs from it."""
     extra: Mapping[str, str] = field(default_factory=dict)
     """More environment for everything."""
     ports: dict[str, int] = field(default_factory=dict)
@@ -104,7 +105,6 @@ class Cluster:
         (home / "airflow").mkdir(parents=True, exist_ok=True)
         settings = {
             "CORE__EXECUTOR": "CeleryExecutor",
-            "CORE__DAGS_FOLDER": self.dags,
             "CORE__LOAD_EXAMPLES": False,
             "CORE__FERNET_KEY": self.fernet,
             "CORE__PARALLELISM": 8,
@@ -120,7 +120,8 @@ class Cluster:
             "API__WORKERS": 1,
             "API__SECRET_KEY": self.jwt[:32],
             "API_AUTH__JWT_SECRET": self.jwt,
-            "DAG_PROCESSOR__REFRESH_INTERVAL": 10,
+            "DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([self.dag_bundle()]),
+            "DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": home / "bundles",
             "LOGGING__BASE_LOG_FOLDER": self.folder / "task-logs",
             "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": HEARTBEAT_SEC,
             "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": 3,
@@ -137,6 +138,14 @@ class Cluster:
             **{f"AIRFLOW__{key}": str(value) for key, value in settings.items()},
         }
 
+    def dag_bundle(self) -> dict[str, Any]:
+        """DAGs at `main`; tasks of a run keep the commit that the run began with."""
+        return {
+            "name": "flowsight",
+            "classpath": "airflow.providers.git.bundles.git.GitDagBundle",
+            "kwargs": {"repo_url": str(self.repo), "tracking_ref": "main", "subdir": "dags"},
+        }
+
     def worker_env(self, name: str) -> dict[str, str]:
         """A worker's own folders and what `flowsight run-stage` wants to know."""
         home = self.folder / "homes" / name
@@ -147,6 +156,7 @@ class Cluster:
             "FLOWSIGHT_SCRATCH": str(self.folder / "scratch"),
             "FLOWSIGHT_WORK": str(home / "work"),
             "FLOWSIGHT_GPU_LEASES": str(home / "leases"),
+            "FLOWSIGHT_LEASE_SEC": str(LEASE_SEC),
             "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{self.ports['mlflow']}",
             "DVC_GLOBAL_CONFIG_DIR": str(self.folder / "dvc-config"),
             "DVC_SITE_CACHE_DIR": str(home / "dvc-site"),
@@ -159,7 +169,8 @@ class Cluster:
         self.start_postgres()
         self.start_redis()
         self.start_mlflow()
-        env = self.airflow_env("control")
+        env = {**self.airflow_env("control"), "FLOWSIGHT_RETRY_DELAY_SEC": "1"}
+        env["FLOWSIGHT_RETRAIN_SCHEDULE"] = "off"
         (self.folder / "passwords.json").write_text(
             json.dumps({"admin": self.password, "viewer": self.password})
         )
@@ -175,6 +186,8 @@ class Cluster:
         self.wait_workers(set(workers))
         self.wait_mlflow()
         self.token = self.log_in("admin", self.password)
+        pool = {"name": "gpu", "slots": len(workers)}
+        self.request("POST", "/api/v2/pools", pool)
 
     def start_postgres(self) -> None:
         programs = postgres_bin()
