@@ -26,13 +26,17 @@ stages:
     outs: [data/raw/sample]
     meta: {group: data, gpus: 0}
   list:
-    cmd: ./step list && mkdir -p data/list && cp data/raw/sample/x data/list/passed && echo 1 > data/list/other
+    cmd: >-
+      ./step list && mkdir -p data/list && cp data/raw/sample/x data/list/passed
+      && echo 1 > data/list/other
     deps: [data/raw/sample]
     outs: [data/list]
   frames:
     foreach: ${shards}
     do:
-      cmd: ./step frames@${item} && mkdir -p data/frames/${item} && cat data/list/passed > data/frames/${item}/f && echo ${item} >> data/frames/${item}/f
+      cmd: >-
+        ./step frames@${item} && mkdir -p data/frames/${item}
+        && cat data/list/passed > data/frames/${item}/f && echo ${item} >> data/frames/${item}/f
       deps: [data/list/passed]
       params: [frames.quality]
       outs:
@@ -40,7 +44,10 @@ stages:
   train:
     foreach: ${instances.train}
     do:
-      cmd: ./step train@${key} && mkdir -p checkpoints/${key} && cat data/frames/*/f > checkpoints/${key}/model && echo ${item.row} >> checkpoints/${key}/model
+      cmd: >-
+        ./step train@${key} && mkdir -p checkpoints/${key}
+        && cat data/frames/*/f > checkpoints/${key}/model
+        && echo ${item.row} >> checkpoints/${key}/model
       deps: [data/frames, data/list/passed]
       params: [seed]
       outs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -157,8 +158,10 @@ def repro(
     Raises:
         FlowsightError: of the kind that the stage reported.
     """
-    command = ["dvc", "--wait-for-lock", "repro", "--single-item", "--allow-missing"]
-    command.append("--dry" if dry else "--pull")
+    command = ["dvc", "--wait-for-lock", "repro", "--single-item"]
+    # never `--allow-missing` for real: without a lock entry and with inputs that are not there
+    # DVC takes a stage for unchanged
+    command += ["--allow-missing", "--dry"] if dry else ["--pull"]
     with tempfile.TemporaryDirectory() as folder:
         note = Path(folder) / "failure.json"
         env = {**environment(place, tree), **(variables or {}), "FLOWSIGHT_FAILURE": str(note)}
@@ -202,6 +205,37 @@ def write_lock(tree: Path, entries: Mapping[str, Any], *, add: bool = False) -> 
         if not data:
             data["schema"] = "2.0"
         data.setdefault("stages", {}).update(entries)
+
+
+def listing(place: Workplace, tree: Path, path: str = ".") -> dict[str, str]:
+    """Files below a folder that DVC knows, by paths relative to it -> MD5; nothing is fetched.
+
+    Raises:
+        ResourceError: the remote cannot be reached.
+    """
+    given = [] if path == "." else [path]
+    options = ("--recursive", "--dvc-only", "--show-hash", "--json")
+    done = dvc(place, tree, "list", ".", *given, *options)
+    last = done.lines[-1] if done.lines else ""
+    if done.code or not last.startswith("["):
+        raise ResourceError(f"dvc list failed: {last_error(done)}")
+    return {item["path"]: item["md5"] for item in json.loads(last)}
+
+
+def hash_at(content: Mapping[str, str], path: str) -> str | None:
+    """DVC's hash of a file or folder, from the listing of the whole repository."""
+    if path in content:
+        return content[path]
+    below = {name.removeprefix(f"{path}/"): md5 for name, md5 in content.items()}
+    below = {name: md5 for name, md5 in below.items() if f"{path}/{name}" in content}
+    return folder_hash(below) if below else None
+
+
+def folder_hash(content: Mapping[str, str]) -> str:
+    """DVC's hash of a folder, from its files' paths and hashes."""
+    entries = [{"md5": content[path], "relpath": path} for path in sorted(content)]
+    text = json.dumps(entries, sort_keys=True).encode()
+    return hashlib.md5(text, usedforsecurity=False).hexdigest() + ".dir"
 
 
 def tracked_hash(tree: Path, path: str) -> str | None:
