@@ -9,7 +9,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := False
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup repro test test-fast test-slow lint format mlflow bench clean
+.PHONY: help setup repro test test-fast test-slow lint format mlflow airflow bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -39,6 +39,10 @@ format: setup  ## put the code in order
 
 mlflow: setup  ## browse the runs on 127.0.0.1:5000
 	@mlflow server --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri sqlite:///mlflow.db
+
+# AIRFLOW="--port 8081 --mlflow-port 5001" chooses other ports
+airflow: setup  ## Airflow on 127.0.0.1:8080 with MLflow on :5000; Ctrl-C stops both
+	@exec flowsight airflow $(AIRFLOW)
 
 bench: setup  ## seconds and peak memory of every stage
 	@python benchmarks/pipeline.py

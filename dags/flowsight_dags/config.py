@@ -73,8 +73,10 @@ def _choice(name: str, default: str, *others: str) -> str:
 
 
 def _schedule(name: str, default: str) -> str | None:
-    """A cron expression; `off` for none."""
+    """A cron expression; `off` for none. Airflow would notice a wrong one only in its scheduler."""
     value = os.environ.get(name) or default
+    if not re.fullmatch(r"off|@(hourly|daily|weekly|monthly|quarterly|yearly)|\S+( \S+){4}", value):
+        raise InputError(f"{name}: expected @weekly, `0 3 * * 1` or off, got {value!r}")
     return None if value == "off" else value
 
 

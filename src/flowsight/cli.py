@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flowsight import errors
-from flowsight.commands import cluster
+from flowsight.commands import cluster, standalone
 
 app = typer.Typer(
     help="From raw videos to two-stream attention results, reproducibly.",
@@ -83,6 +83,7 @@ def flow(
 
 
 cluster.register(app)
+standalone.register(app)
 
 
 def main() -> None:

@@ -81,6 +81,8 @@ folder = pathlib.Path({folder!r})
 with open(folder / "calls", "a") as file:
     file.write(json.dumps(arguments) + "\\n")
 name = arguments[1] if arguments[0] == "run-stage" else arguments[0]
+if name in ("promote", "register"):
+    name += "-" + arguments[1]
 if arguments[-1] == "--dry-run":
     name += "-dry"
 plan = folder / (name + ".exit")
@@ -167,7 +169,8 @@ def load_dags(root: Path) -> dict[str, Any]:
     # as the bundle's folder is in Airflow's own processes
     sys.path[:] = [str(folder), *(entry for entry in sys.path if not entry.endswith("/dags"))]
     bag = BundleDagBag(folder, bundle_path=folder, bundle_name="dags-folder")
-    assert not bag.import_errors, bag.import_errors
+    if bag.import_errors:
+        raise ImportError("\n".join(bag.import_errors.values()))
     return bag.dags
 
 

@@ -1,0 +1,1 @@
+"""Airflow and MLflow on one machine, for one person: started, watched and stopped together."""

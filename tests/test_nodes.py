@@ -1,0 +1,183 @@
+"""`dvc.yaml` as a task graph, checked against DVC's own reading of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flowsight import nodes, pipeline
+from flowsight.errors import InputError
+from flowsight.pipeline import Stage
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def stage(name: str, reads: str = "", section: str = "data", **more: object) -> Stage:
+    """A stage that writes a folder of its name and reads those of others."""
+    group, _, key = name.partition("@")
+    deps, meta = tuple(reads.split()), {"group": section, **more}
+    return Stage(
+        name=name,
+        group=group,
+        key=key or None,
+        cmd="",
+        deps=deps,
+        outs=(name.replace("@", "/"),),
+        params=(),
+        meta={k: v for k, v in meta.items() if k != "from_params"},
+        from_params=bool(more.get("from_params")),
+    )
+
+
+def build(*stages: Stage) -> dict[str, nodes.Node]:
+    return nodes.build({each.name: each for each in stages})
+
+
+def ancestors(before: dict[str, set[str]], name: str) -> set[str]:
+    found = set(before[name])
+    for other in before[name]:
+        found |= ancestors(before, other)
+    return found
+
+
+def test_edges_are_those_dvc_sees() -> None:
+    from dvc.repo import Repo
+
+    ours = nodes.load(ROOT)
+    node_of = {name: node.name for node in ours.values() for name in node.stages}
+    assert set(node_of) == set(pipeline.load(ROOT))  # each stage in one node, none twice
+    theirs: dict[str, set[str]] = {name: set() for name in ours}
+    with Repo(str(ROOT)) as repo:
+        graph = repo.index.graph  # an edge points from a stage to what it needs
+        for one, other in graph.edges:
+            theirs[node_of[one.addressing]].add(node_of[other.addressing])
+    before = {name: set(node.upstream) for name, node in ours.items()}
+    for name in ours:
+        assert before[name] <= theirs[name]
+        assert ancestors(before, name) == ancestors(theirs, name), name
+
+
+def test_nodes_of_this_repository() -> None:
+    found = nodes.load(ROOT)
+    assert {"validate@manifest", "validate@clips", "validate@splits"} <= set(found)
+    assert found["validate@clips"].upstream == ("flow", "frames")
+    assert found["frames"].mapped and not found["validate@clips"].mapped
+    assert found["train"].needs == nodes.Needs(
+        gpus=1, memory_gb=8, timeout_min=2880, queue="gpu", retries=3
+    )
+    assert found["train"].section == "two_stream"
+    assert found["validate@clips"].task_id == "validate-clips"
+    order = list(found)
+    for name, node in found.items():
+        assert all(order.index(before) < order.index(name) for before in node.upstream)
+
+
+def test_a_stage_more_is_a_node_more(tmp_path: Path) -> None:
+    added = (
+        "  count:\n    cmd: wc -l data/splits/sample/1.csv\n"
+        "    deps: ['data/splits/${dataset.name}']\n    outs: [counted]\n\nmetrics:"
+    )
+    text = (ROOT / "dvc.yaml").read_text()
+    (tmp_path / "dvc.yaml").write_text(text.replace("metrics:", added, 1))
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    before, after = nodes.load(ROOT), nodes.load(tmp_path)
+    assert set(after) - set(before) == {"count"}
+    assert after["count"].upstream == ("splits",)
+    assert after["count"].needs == nodes.Needs()  # without meta it still runs
+    assert {name: node for name, node in after.items() if name != "count"} == before
+
+
+def test_longer_ways_make_edges_superfluous() -> None:
+    found = build(stage("a"), stage("b", "a"), stage("c", "a b"), stage("d", "c a"))
+    assert {name: node.upstream for name, node in found.items()} == {
+        "a": (),
+        "b": ("a",),
+        "c": ("b",),
+        "d": ("c",),
+    }
+
+
+def test_a_cycle_of_mapped_groups_is_refused() -> None:
+    stages = [
+        stage("check@first", "raw", from_params=True),
+        stage("make", "check/first"),
+        stage("check@second", "make", from_params=True),
+    ]
+    with pytest.raises(InputError, match=r"without a cycle, got .*check.*write the foreach"):
+        build(*stages)
+    written_out = build(*[pipeline.replace(one, from_params=False) for one in stages])
+    assert written_out["check@second"].upstream == ("make",)
+
+
+def test_instances_share_a_queue_and_ask_for_the_most() -> None:
+    one = stage("fit@a", from_params=True, gpus=1, memory_gb=2, queue="gpu")
+    two = stage("fit@b", from_params=True, gpus=2, memory_gb=1, queue="gpu", section="other")
+    node = build(one, two)["fit"]
+    assert node.needs == nodes.Needs(gpus=2, memory_gb=2, queue="gpu")
+    assert node.section == nodes.SEVERAL_SYSTEMS
+    cpu = stage("fit@c", from_params=True, queue="cpu")
+    with pytest.raises(InputError, match=r"one meta\.queue for all of fit, got cpu, gpu"):
+        build(one, cpu)
+
+
+def test_sections_never_wait_for_each_other() -> None:
+    found = build(
+        stage("a", section="data"),
+        stage("b", "a", section="net"),
+        stage("c", "b", section="data"),
+        stage("d", "c", section="data"),
+        stage("e", "a", section="data"),
+        stage("f", "d e", section="net"),
+    )
+    sections = {name: node.section for name, node in found.items()}
+    assert sections == {
+        "a": "data",
+        "b": "net",
+        "e": "data",
+        "c": "data 2",
+        "d": "data 2",
+        "f": "net 2",
+    }
+
+
+def test_instances_find_their_node() -> None:
+    groups = {"validate": ["validate@clips"], "frames": ["frames@0", "frames@1"]}
+    assert nodes.assign(groups, ["validate@clips", "frames", "flow"]) == {
+        "validate@clips": ["validate@clips"],
+        "frames": ["frames@0", "frames@1"],
+        "flow": [],
+    }
+    with pytest.raises(InputError, match=r"got new@1: the run's revision has another dvc\.yaml"):
+        nodes.assign({"new": ["new@1"]}, ["frames"])
+
+
+def test_a_thousand_stages_take_less_than_a_second(tmp_path: Path) -> None:
+    # forty groups of 25, each reading the one before; the limit is far above what was seen (0.3 s)
+    lines = ["stages:"]
+    for i in range(40):
+        dep = f"out/{i - 1}/${{item}}" if i else "raw"
+        lines += [f"  group{i}:", "    foreach: ${shards}", "    do:", "      cmd: run"]
+        lines += [f"      deps: ['{dep}', src/code.py]", f"      outs: ['out/{i}/${{item}}']"]
+    (tmp_path / "dvc.yaml").write_text("\n".join(lines) + "\n")
+    (tmp_path / "params.yaml").write_text(f"shards: {list(range(25))}\n")
+    start = time.process_time()
+    found = nodes.load(tmp_path)
+    assert time.process_time() - start < 1
+    assert len(found) == 40
+    assert found["group39"].upstream == ("group38",)
+
+
+def test_reading_loads_nothing_heavy_and_no_lock() -> None:
+    code = (
+        "import sys; opened = [];"
+        "sys.addaudithook(lambda e, a: opened.append(str(a[0])) if e == 'open' else None);"
+        "from flowsight import nodes; nodes.load();"
+        "heavy = {'torch', 'dvc', 'pandas', 'numpy', 'mlflow', 'cv2'} & set(sys.modules);"
+        "assert not heavy, heavy; assert any('dvc.yaml' in name for name in opened);"
+        "assert not [name for name in opened if name.endswith('dvc.lock')]"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
