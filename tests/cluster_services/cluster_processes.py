@@ -183,19 +183,24 @@ class Services:
 
 def kill_marked(mark: str) -> list[int]:
     """Kill every process that carries the mark."""
-    found = [process for process in psutil.process_iter() if _carries(process, mark)]
+    return kill_all(lambda process: process.environ().get(MARK) == mark)
+
+
+def kill_all(chosen: Callable[[psutil.Process], bool]) -> list[int]:
+    """Kill every process that is chosen by its environment; those not readable are not."""
+
+    def is_chosen(process: psutil.Process) -> bool:
+        try:
+            return chosen(process)
+        except (psutil.Error, OSError):
+            return False
+
+    found = [process for process in psutil.process_iter() if is_chosen(process)]
     for process in found:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(found, timeout=10)
     return [process.pid for process in found]
-
-
-def _carries(process: psutil.Process, mark: str) -> bool:
-    try:
-        return process.environ().get(MARK) == mark
-    except (psutil.Error, OSError):
-        return False
 
 
 def unprivileged_user() -> str | None:

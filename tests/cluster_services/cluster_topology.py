@@ -25,6 +25,7 @@ from typing import Any
 from cluster_processes import Service, Services, free_port, unprivileged_user
 
 BIN = Path(sys.executable).parent
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 HEARTBEAT_SEC = 20
 """After this long without a sign of life a task counts as lost (Airflow's default: 300)."""
 LEASE_SEC = 15
@@ -74,12 +75,16 @@ class Cluster:
     # environments ---------------------------------------------------------------------------
 
     def database(self, name: str) -> str:
-        port = self.ports["postgres"]
-        return f"postgresql+psycopg2://flowsight:{self.password}@127.0.0.1:{port}/{name}"
+        account, port = name.split("_")[0], self.ports["postgres"]
+        return f"postgresql+psycopg2://{account}:{self.password}@127.0.0.1:{port}/{name}"
 
     @property
     def broker(self) -> str:
         return f"redis://:{self.password}@127.0.0.1:{self.ports['redis']}/0"
+
+    @property
+    def mlflow_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports['mlflow']}"
 
     def base_env(self, home: Path) -> dict[str, str]:
         """What every process gets: our Python first, no reports home, a home of its own."""
@@ -120,13 +125,16 @@ class Cluster:
             "API__WORKERS": 1,
             "API__SECRET_KEY": self.jwt[:32],
             "API_AUTH__JWT_SECRET": self.jwt,
+            # parsed once; what workers parse is not concerned
+            "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": 3600,
             "DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([self.dag_bundle()]),
             "DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": home / "bundles",
             "LOGGING__BASE_LOG_FOLDER": self.folder / "task-logs",
             "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": HEARTBEAT_SEC,
             "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": 3,
             "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": 15,
-            "SCHEDULER__TASK_QUEUED_TIMEOUT": 60,
+            # pools are as large as the workers, so nothing waits in a queue for long
+            "SCHEDULER__TASK_QUEUED_TIMEOUT": 120,
             "SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": 10,
             "WORKERS__MIN_HEARTBEAT_INTERVAL": 3,
             # a busy machine answers late
@@ -157,7 +165,9 @@ class Cluster:
             "FLOWSIGHT_WORK": str(home / "work"),
             "FLOWSIGHT_GPU_LEASES": str(home / "leases"),
             "FLOWSIGHT_LEASE_SEC": str(LEASE_SEC),
-            "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{self.ports['mlflow']}",
+            "MLFLOW_TRACKING_URI": self.mlflow_url,
+            "MLFLOW_TRACKING_USERNAME": "admin",
+            "MLFLOW_TRACKING_PASSWORD": self.password,
             "DVC_GLOBAL_CONFIG_DIR": str(self.folder / "dvc-config"),
             "DVC_SITE_CACHE_DIR": str(home / "dvc-site"),
         }
@@ -169,15 +179,14 @@ class Cluster:
         self.start_postgres()
         self.start_redis()
         self.start_mlflow()
-        env = {**self.airflow_env("control"), "FLOWSIGHT_RETRY_DELAY_SEC": "1"}
-        env["FLOWSIGHT_RETRAIN_SCHEDULE"] = "off"
-        (self.folder / "passwords.json").write_text(
-            json.dumps({"admin": self.password, "viewer": self.password})
-        )
-        migrated = subprocess.run(
-            [BIN / "airflow", "db", "migrate"], env=env, capture_output=True, text=True, check=False
-        )
-        assert migrated.returncode == 0, migrated.stdout[-2000:] + migrated.stderr[-2000:]
+        env = {
+            **self.airflow_env("control"),
+            "FLOWSIGHT_RETRY_DELAY_SEC": "1",
+            "FLOWSIGHT_RETRAIN_SCHEDULE": "off",
+        }
+        accounts = {"ADMIN_PASSWORD": self.password, "VIEWER_PASSWORD": self.password}
+        slots = {"GPU_SLOTS": "2", "CPU_SLOTS": "2"}  # each worker takes either kind
+        self.run_script("airflow-init.sh", {**env, **accounts, **slots})
         for name in ("api-server", "scheduler", "dag-processor"):
             self.named[name] = self.services.start(name, [BIN / "airflow", name], env)
         for name, queues in workers.items():
@@ -186,8 +195,13 @@ class Cluster:
         self.wait_workers(set(workers))
         self.wait_mlflow()
         self.token = self.log_in("admin", self.password)
-        pool = {"name": "gpu", "slots": len(workers)}
-        self.request("POST", "/api/v2/pools", pool)
+
+    def run_script(self, name: str, env: Mapping[str, str]) -> None:
+        """One of deploy/'s scripts that end, as Compose runs it."""
+        done = subprocess.run(
+            [DEPLOY / name], env=dict(env), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{name}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
 
     def start_postgres(self) -> None:
         programs = postgres_bin()
@@ -199,7 +213,7 @@ class Cluster:
         if user:
             shutil.chown(data, user)
             shutil.chown(secret, user)
-        command: list[Any] = [programs / "initdb", "-D", data, "-U", "flowsight"]
+        command: list[Any] = [programs / "initdb", "-D", data, "-U", "postgres"]
         command += ["--auth=scram-sha-256", f"--pwfile={secret}", "--encoding=UTF8"]
         command += ["--no-locale", "--no-sync"]
         as_user: dict[str, Any] = {"user": user, "extra_groups": []} if user else {}
@@ -216,26 +230,25 @@ class Cluster:
         server = [programs / "postgres", "-D", data, *settings]
         # SIGINT is PostgreSQL's fast shutdown; SIGTERM would wait for its clients
         service = self.services.start("postgres", server, env, user=user, stop_signal=signal.SIGINT)
-        service.wait_healthy(lambda: self._databases_exist(), timeout_sec=60)
+        service.wait_healthy(self._postgres_answers, timeout_sec=60)
+        account = {"POSTGRES_USER": "postgres", "PGPASSWORD": self.password}
+        place = {"PGHOST": "127.0.0.1", "PGPORT": str(port), "PGDATABASE": "postgres"}
+        passwords = {f"{name}_DB_PASSWORD": self.password for name in ("AIRFLOW", "MLFLOW")}
+        self.run_script("postgres/databases.sh", {**env, **account, **place, **passwords})
 
-    def _databases_exist(self) -> bool:
+    def _postgres_answers(self) -> bool:
         import psycopg2
 
         try:
-            connection = psycopg2.connect(
+            psycopg2.connect(
                 host="127.0.0.1",
                 port=self.ports["postgres"],
-                user="flowsight",
+                user="postgres",
                 password=self.password,
                 dbname="postgres",
-            )
+            ).close()
         except psycopg2.OperationalError:
             return False
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute("CREATE DATABASE airflow")
-            cursor.execute("CREATE DATABASE mlflow")
-        connection.close()
         return True
 
     def start_redis(self) -> None:
@@ -261,15 +274,21 @@ class Cluster:
         service.wait_healthy(answers, timeout_sec=30)
 
     def start_mlflow(self) -> None:
-        port = self.ports["mlflow"]
+        home = self.folder / "homes" / "mlflow"
         env = {
-            **self.base_env(self.folder / "homes" / "mlflow"),
+            **self.base_env(home),
+            "HOST": "127.0.0.1",
+            "PORT": str(self.ports["mlflow"]),
+            "MLFLOW_BACKEND_STORE_URI": self.database("mlflow"),
+            "MLFLOW_AUTH_DB": self.database("mlflow_auth"),
+            "MLFLOW_AUTH_CONFIG_PATH": str(home / "auth.ini"),
+            "MLFLOW_ADMIN_PASSWORD": self.password,
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": self.jwt,
+            "MLFLOW_ARTIFACTS": str(self.folder / "artifacts"),
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }
-        command = [BIN / "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
-        command += ["--port", port, "--backend-store-uri", self.database("mlflow")]
-        command += ["--artifacts-destination", self.folder / "artifacts"]
-        self.named["mlflow"] = self.services.start("mlflow", command, env)
+        command = [DEPLOY / "mlflow-server.sh"]
+        self.named["mlflow"] = self.services.start("mlflow", command, env, cwd=home)
 
     def start_worker(self, name: str, queues: str) -> None:
         """A Celery worker on a machine of its own, one task at a time."""
@@ -303,8 +322,7 @@ class Cluster:
 
     def wait_mlflow(self) -> None:
         def healthy() -> bool:
-            url = f"http://127.0.0.1:{self.ports['mlflow']}/health"
-            with urllib.request.urlopen(url, timeout=5) as answer:
+            with urllib.request.urlopen(f"{self.mlflow_url}/health", timeout=5) as answer:
                 return bool(answer.status == 200)
 
         self.named["mlflow"].wait_healthy(healthy, timeout_sec=120)
@@ -331,6 +349,21 @@ class Cluster:
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.loads(answer.read() or b"null")
+
+    def mlflow_runs(self) -> list[dict[str, Any]]:
+        """Every run of the server, each with its info and data."""
+        login = base64.b64encode(f"admin:{self.password}".encode()).decode()
+        headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
+
+        def ask(path: str, body: Any) -> Any:
+            url, data = f"{self.mlflow_url}/api/2.0/mlflow/{path}", json.dumps(body).encode()
+            request = urllib.request.Request(url, data=data, headers=headers)
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.loads(answer.read())
+
+        found = ask("experiments/search", {"max_results": 100}).get("experiments", [])
+        ids = [experiment["experiment_id"] for experiment in found]
+        return list(ask("runs/search", {"experiment_ids": ids}).get("runs", []))
 
     def trigger(self, dag: str, run_id: str, conf: Mapping[str, Any]) -> None:
         body = {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf)}

@@ -21,7 +21,7 @@ def needs_services() -> None:
     """PostgreSQL and Redis, or a skip with a reason (a failure where everything must be there)."""
     import os
 
-    absent = [name for name in ("redis-server", "git") if shutil.which(name) is None]
+    absent = [name for name in ("redis-server", "psql", "git") if shutil.which(name) is None]
     if postgres_bin() is None:
         absent.append("PostgreSQL (initdb)")
     if not absent:
