@@ -115,7 +115,7 @@ def assumptions() -> str:
 
 
 def read_graph(folder: Path, num_shards: int) -> tuple[dict[str, Stage], dict[str, float]]:
-    """Compose the paper's scale in a folder, read it as the DAGs do, and time the reading (CPU seconds)."""
+    """Compose the paper's scale in a folder, read it as the DAGs do, and time the reading."""
     from flowsight import composing
 
     shutil.copy(ROOT / "dvc.yaml", folder)
@@ -123,7 +123,7 @@ def read_graph(folder: Path, num_shards: int) -> tuple[dict[str, Stage], dict[st
     shards = ",".join(str(k) for k in range(num_shards))
     wanted = ["dataset=ucf101", "recipe=paper", f"shards=[{shards}]", "splits.ids=['1','2','3']"]
     composing.compose(wanted, root=folder)
-    start = time.process_time()
+    start = time.process_time()  # other work on the machine does not count
     stages = pipeline.load(folder)
     read = time.process_time()
     edges = pipeline.upstream(stages)
