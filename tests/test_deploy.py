@@ -242,6 +242,47 @@ def test_scripts_parse(path: Path) -> None:
     assert os.access(path, os.X_OK)
 
 
+@pytest.mark.slow
+def test_buckets_are_made_once() -> None:
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        access = {
+            "AWS_ACCESS_KEY_ID": "flowsight",
+            "AWS_SECRET_ACCESS_KEY": "x",
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        command = [sys.executable, str(DEPLOY / "make_buckets.py"), *_names_of_buckets()]
+        for _ in range(2):
+            done = run(*command, env={**os.environ, **access})
+            assert done.returncode == 0, done.stderr
+        store = boto3.client(
+            "s3",
+            endpoint_url=access["AWS_ENDPOINT_URL"],
+            aws_access_key_id="flowsight",
+            aws_secret_access_key="x",
+            region_name="us-east-1",
+        )
+        assert {bucket["Name"] for bucket in store.list_buckets()["Buckets"]} == _urls_buckets()
+    finally:
+        server.stop()
+
+
+def _names_of_buckets() -> list[str]:
+    return list(SERVICES["s3-init"]["command"][2:])
+
+
+def _urls_buckets() -> set[str]:
+    """Buckets that anything in deploy/ writes to."""
+    files = ("compose.yaml", "dvc/config", "mlflow-server.sh", "helm/pod-config.yaml")
+    return {b for f in files for b in re.findall(r"s3://([\w-]+)", (DEPLOY / f).read_text())}
+
+
 # Kubernetes ---------------------------------------------------------------------------------------
 
 

@@ -108,13 +108,15 @@ class Service:
             raise AssertionError(f"{error}; its last lines:\n{self.tail()}") from None
 
     def stop(self, timeout_sec: float = 20) -> None:
-        """Ask it to end, then kill its whole process group."""
-        if self.process is None:
+        """Ask it to end, then kill its whole process group.
+
+        Nothing is sent to the number of a process that had ended before: it may be another's now.
+        """
+        if self.process is None or self.process.poll() is not None:
             return
-        if self.process.poll() is None:
-            self.process.send_signal(self.stop_signal)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(timeout_sec)
+        self.process.send_signal(self.stop_signal)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout_sec)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

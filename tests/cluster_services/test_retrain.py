@@ -256,10 +256,12 @@ def go_through_faults(cluster: Cluster, seen: dict[str, Any]) -> None:
     kill_worker(cluster, event, lose_disk=False)
     seen["killed"].append(event)
 
-    # somebody runs a stage of this run by hand while a worker is at it
-    seen["third"] = run_stage_elsewhere(cluster, stage_of(checkout(cluster), event))
     time.sleep(max(0.0, MLFLOW_AWAY_SEC - (time.monotonic() - away)))
     cluster.start_mlflow()
+
+    # somebody runs a stage of this run by hand while a worker is at it
+    event = wait_until_running(cluster, "attention")
+    seen["third"] = run_stage_elsewhere(cluster, stage_of(checkout(cluster), event))
 
 
 def run_stage_elsewhere(cluster: Cluster, stage: str) -> dict[str, Any]:
