@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flowsight import composing, pipeline
 from flowsight.errors import InputError
@@ -136,3 +138,31 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
 )
 def test_overlap(one: str, other: str, expected: bool) -> None:
     assert pipeline.overlaps(one, other) == expected
+
+
+# few names, so that paths meet often; "." holds everything
+PATHS = st.lists(st.sampled_from(["a", "b", "ab"]), max_size=3).map(
+    lambda parts: "/".join(parts) or "."
+)
+
+
+@given(st.lists(st.tuples(st.lists(PATHS, max_size=4), st.lists(PATHS, max_size=3)), max_size=8))
+def test_edges_are_those_of_all_pairs(reads_and_writes: list[tuple[list[str], list[str]]]) -> None:
+    stages = {
+        f"s{i}": pipeline.Stage(f"s{i}", "s", str(i), "", tuple(deps), tuple(outs), ())
+        for i, (deps, outs) in enumerate(reads_and_writes)
+    }
+    by_definition = {
+        name: {
+            other
+            for other in stages
+            if other != name
+            and any(
+                pipeline.overlaps(dep, out)
+                for dep in stages[name].deps
+                for out in stages[other].outs
+            )
+        }
+        for name in stages
+    }
+    assert pipeline.upstream(stages) == by_definition

@@ -146,32 +146,37 @@ def overlaps(one: str, other: str) -> bool:
 
 
 def upstream(stages: Mapping[str, Stage]) -> dict[str, set[str]]:
-    """For each stage the stages whose outputs it reads.
+    """For each stage the stages whose outputs it reads: those with a path that overlaps.
 
-    An output is looked up by its path and the folders above it, so a thousand stages cost a
-    fraction of a second.
+    A look-up by the beginnings of paths, not a comparison of all with all: a thousand stages take
+    milliseconds, which matters to those who read this at every turn (Airflow's DAGs).
     """
-    written: dict[tuple[str, ...], set[str]] = {}
-    below: dict[tuple[str, ...], set[str]] = {}
+    writers: dict[tuple[str, ...], set[str]] = {}  # path -> who writes exactly this
+    inside: dict[tuple[str, ...], set[str]] = {}  # path -> who writes this or something in it
     for stage in stages.values():
-        for parts in map(_parts, stage.outs):
-            written.setdefault(parts, set()).add(stage.name)
-            for length in range(1, len(parts)):
-                below.setdefault(parts[:length], set()).add(stage.name)
+        for out in stage.outs:
+            parts = _parts(out)
+            writers.setdefault(parts, set()).add(stage.name)
+            for beginning in _beginnings(parts):
+                inside.setdefault(beginning, set()).add(stage.name)
     found: dict[str, set[str]] = {}
     for stage in stages.values():
-        names: set[str] = set()
+        sources: set[str] = set()
         for parts in map(_parts, stage.deps):
-            names |= below.get(parts, set())
-            for length in range(1, len(parts) + 1):
-                names |= written.get(parts[:length], set())
-        found[stage.name] = names - {stage.name}
+            sources |= inside.get(parts, set())
+            sources.update(*(writers.get(above, ()) for above in _beginnings(parts)))
+        found[stage.name] = sources - {stage.name}
     return found
 
 
 @cache
 def _parts(path: str) -> tuple[str, ...]:
     return PurePosixPath(path).parts
+
+
+def _beginnings(parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """() , (a,), (a, b), ... up to the path itself."""
+    return (parts[:length] for length in range(len(parts) + 1))
 
 
 def stage_key(name: str, root: Path | str = ".") -> str:
