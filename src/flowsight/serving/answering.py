@@ -123,7 +123,7 @@ def _whole(value: Any) -> int:
     value = _given(value)
     if value is None:
         return DEFAULT_TOP
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1 != 0:
         raise InputError(f"expected `top` as a whole number, got {value!r}")
     if value < 1:
         raise InputError(f"expected `top` of at least 1, got {int(value)}")

@@ -28,7 +28,8 @@ class VideoModel(mlflow.pyfunc.PythonModel):
         self.settings = settings.from_environment()
         self.bundle = bundle.load_bundle(context.artifacts[ARTIFACT])
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> list[dict[str, Any]]:
+    # without hints: MLflow would take them for a schema, and warns of those it cannot use
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """One answer a row: label, scores, attention on request; `error` where it failed.
 
         Args:

@@ -64,11 +64,14 @@ def path_below(root: Path | None, text: str) -> Path:
         raise outside
     try:
         found = (root / text).resolve()
+        inside = found.is_relative_to(root)
+        # neither a folder nor a pipe, which would be waited for
+        there = inside and found.is_file()
     except (OSError, RuntimeError):  # a loop of links, a name too long
         raise outside from None
-    if not found.is_relative_to(root):
+    if not inside:
         raise outside
-    if not found.is_file():  # neither a folder nor a pipe, which would be waited for
+    if not there:
         raise InputError(f"expected a video at {text!r} below the served folder, found no file")
     return found
 
