@@ -108,8 +108,10 @@ def predict_video(
         ResourceError: the GPU's memory does not hold the work.
     """
     clip = _load(bundle, Path(video), limits, update)
-    options = {"num_views": num_views, "num_crops": num_crops, "threads": threads}
-    return _score(bundle, str(video), clip, attention=attention, update=update, **options)
+    options: dict[str, Any] = {"num_views": num_views, "num_crops": num_crops, "threads": threads}
+    return predict_clip(
+        bundle, clip, video=str(video), attention=attention, update=update, **options
+    )
 
 
 def predict_videos(
@@ -146,8 +148,8 @@ def predict_videos(
             if isinstance(clip, FlowsightError):
                 yield clip
             else:
-                score = partial(_score, bundle, str(video), clip, attention=wanted[index])
-                yield _caught(partial(score, **options))
+                score = partial(predict_clip, bundle, clip, video=str(video), **options)
+                yield _caught(partial(score, attention=wanted[index]))
 
 
 def _caught(work: Callable[[], Result]) -> Result | FlowsightError:
@@ -171,17 +173,28 @@ def _load(bundle: Bundle, video: Path, limits: Limits, update: Update) -> ClipIn
     )
 
 
-def _score(
+def predict_clip(
     bundle: Bundle,
-    video: str,
     loaded: ClipInMemory,
     *,
+    video: str = "",
     num_views: int | None = None,
     num_crops: int | None = None,
     threads: int | None = None,
     attention: bool = False,
     update: Update = _silent,
 ) -> Prediction:
+    """Score a video that is in memory already, by `memory.load` with the bundle's settings.
+
+    Args:
+        bundle: a loaded system.
+        loaded: the video's frames and flow.
+        video: its name, for the prediction.
+        num_views, num_crops, threads, attention, update: as for `predict_video`.
+
+    Raises:
+        InputError, ResourceError: as `predict_video`.
+    """
     rows = {
         name: _with_views(stream.row, num_views, num_crops)
         for name, stream in bundle.streams.items()

@@ -28,14 +28,17 @@ class VideoModel(mlflow.pyfunc.PythonModel):
         self.settings = settings.from_environment()
         self.bundle = bundle.load_bundle(context.artifacts[ARTIFACT])
 
-    # without hints: MLflow would take them for a schema, and warns of those it cannot use
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    # MLflow takes the hint for a schema, and warns of hints it cannot use
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
         """One answer a row: label, scores, attention on request; `error` where it failed.
 
         Args:
             context: MLflow's.
-            model_input: table or mapping with `video` (path below the served folder, or a URL
-                where allowed) or `content` (base64), and if wanted `top` and `attention`.
+            model_input: table (or a mapping, or a list of them) with `video` (path below the
+                served folder, or a URL where allowed) or `content` (base64), and if wanted `top`
+                and `attention`.
             params: none are used.
         """
         from flowsight.serving import answering

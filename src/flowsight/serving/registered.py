@@ -60,6 +60,10 @@ def bundle_in(folder: Path, name: str) -> Path:
         InputError: there is none.
     """
     for path in sorted(folder.rglob(MODEL)):
-        if "format" in json.loads(path.read_text(encoding="utf-8")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            continue
+        if isinstance(content, dict) and "format" in content:
             return path.parent
     raise InputError(f"expected a bundle of flowsight in {name}, found none; register it again")
