@@ -41,6 +41,10 @@ MAY_IMPORT = {
     "datasets/sampling.py": TORCH,
     "datasets/transforms.py": TORCH,
     "tracking.py": {"mlflow"},
+    "serving/bundle.py": TORCH,
+    "serving/prediction.py": TORCH,
+    "serving/pyfunc_model.py": {"mlflow"},
+    "serving/registered.py": {"mlflow"},
     "validation.py": {"great_expectations"},
 }
 # deps need not list these: they cannot change an output's bytes

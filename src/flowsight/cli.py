@@ -9,6 +9,7 @@ import typer
 
 from flowsight import errors
 from flowsight.commands import cluster, standalone
+from flowsight.commands import cluster, serving
 
 app = typer.Typer(
     help="From raw videos to two-stream attention results, reproducibly.",
@@ -128,6 +129,7 @@ def import_denseflow(
 
 cluster.register(app)
 standalone.register(app)
+serving.register(app)
 
 
 def main() -> None:

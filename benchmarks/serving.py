@@ -1,0 +1,170 @@
+"""Predicting single videos: latency, its parts, and a batch, from file to scores.
+
+Real clips are read from $FLOWSIGHT_SHARED/data (default ../shared/data). Wall-clock time, medians.
+`parts` are the same pieces of work one after the other: decoding, flow of frames that are decoded,
+JPEG, and the networks on a clip in memory. A ratio to their sum below 1 is work done side by side.
+
+    python benchmarks/serving.py [--model FOLDER] [--clips 4] [--rounds 3]
+        [--json build/benchmarks/serving.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from flowsight.flow import api
+from flowsight.serving import memory
+from flowsight.serving.bundle import SYSTEM, Bundle, load_bundle, write_bundle
+from flowsight.serving.prediction import Prediction, predict_clip, predict_video, predict_videos
+from flowsight.video import pack
+from flowsight.video.decode import decode
+from flowsight.video.workers import num_workers
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("FLOWSIGHT_SHARED", ROOT.parent / "shared")) / "data"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, help="a bundle; default: the working tree's")
+    parser.add_argument("--clips", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, default=ROOT / "build/benchmarks/serving.json")
+    args = parser.parse_args()
+    clips = sorted((SHARED / "ucf101/videos").glob("*/*.avi"))
+    chosen = clips[:: max(1, len(clips) // args.clips)][: args.clips]
+    if not chosen:
+        raise SystemExit(f"no clips in {SHARED / 'ucf101/videos'}; set FLOWSIGHT_SHARED")
+    with tempfile.TemporaryDirectory() as scratch:
+        if args.model is None:
+            args.model = Path(scratch) / "bundle"
+            write_bundle(SYSTEM, args.model, root=ROOT, check_lock=False)
+        start = time.perf_counter()
+        bundle = load_bundle(args.model)
+        load_sec = time.perf_counter() - start
+    report = measure(bundle, chosen, args.rounds)
+    report["model"] = {key: bundle.description[key] for key in ("recipe", "dataset", "threads")}
+    report["model"]["load_sec"] = round(load_sec, 2)
+    report["machine"] = (
+        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    )
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
+    show(report)
+
+
+def measure(bundle: Bundle, clips: list[Path], rounds: int) -> dict[str, Any]:
+    """Everything, with each way of working in turn in every round."""
+    predict_video(bundle, clips[0])  # warm: libraries, memory
+    rows = [one(bundle, clip, rounds) for clip in clips]
+    batches, singles = [], []
+    for _ in range(rounds):
+        batches.append(timed(lambda: list(predict_videos(bundle, clips))))
+        singles.append(timed(lambda: [predict_video(bundle, clip) for clip in clips]))
+    video_sec = sum(row["video_sec"] for row in rows)
+    batch, single = statistics.median(batches), statistics.median(singles)
+    return {
+        "clips": rows,
+        "batch": {
+            "num_videos": len(clips),
+            "sec": round(batch, 3),
+            "to_one_by_one": round(batch / single, 3),
+            "videos_per_sec": round(len(clips) / batch, 3),
+            "sec_per_sec_of_video": round(batch / video_sec, 3),
+        },
+        "to_sum_of_parts": round(statistics.median(row["to_sum_of_parts"] for row in rows), 3),
+    }
+
+
+def one(bundle: Bundle, clip: Path, rounds: int) -> dict[str, Any]:
+    """Latency of one video and its parts."""
+    whole: list[float] = []
+    parts: dict[str, list[float]] = {}
+    found: Prediction | None = None
+    for _ in range(rounds):
+        start = time.perf_counter()
+        found = predict_video(bundle, clip)
+        whole.append(time.perf_counter() - start)
+        for name, work in pieces(bundle, clip).items():
+            parts.setdefault(name, []).append(timed(work))
+    assert found is not None
+    latency = statistics.median(whole)
+    middle = {name: statistics.median(values) for name, values in parts.items()}
+    return {
+        "clip": clip.stem,
+        "num_frames": found.num_frames,
+        "video_sec": round(found.duration_sec, 2),
+        "sec": round(latency, 3),
+        "sec_per_sec_of_video": round(latency / found.duration_sec, 3),
+        "parts": {name: round(sec, 3) for name, sec in middle.items()},
+        "to_sum_of_parts": round(latency / sum(middle.values()), 3),
+    }
+
+
+def pieces(bundle: Bundle, clip: Path) -> dict[str, Callable[[], Any]]:
+    """The parts, each on its own, with what it needs at hand."""
+    size, flow = bundle.frames.size, bundle.flow
+    frames = list(decode(clip, size))
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+    loaded = memory.load(clip, frames=bundle.frames, flow=flow)
+    fields = pack.read_flow(loaded.flow, range(len(frames) - 1))  # type: ignore[arg-type]
+
+    def solve() -> None:
+        chosen = {key: getattr(flow, key) for key in ("method", "preset", "backend", "bound_px")}
+        list(api.compute_levels(iter(grey), threads=num_workers(), **chosen))
+
+    def encode() -> None:
+        for frame in frames:
+            pack.encode_jpeg(frame, bundle.frames.quality)
+        for field in fields:
+            for component in field:
+                pack.encode_jpeg(component, flow.quality)
+
+    return {
+        "decode": lambda: list(decode(clip, size)),
+        "flow": solve,
+        "jpeg": encode,
+        "networks": lambda: predict_clip(bundle, loaded),
+    }
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds that it takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def show(report: dict[str, Any]) -> None:
+    """A table, then the whole as JSON."""
+    print(f"{'clip':32} frames  video  latency  per s   parts: decode  flow  jpeg  networks  ratio")
+    for row in report["clips"]:
+        parts = "  ".join(f"{sec:6.3f}" for sec in row["parts"].values())
+        print(
+            f"{row['clip'][:32]:32} {row['num_frames']:6}  {row['video_sec']:5.1f}  "
+            f"{row['sec']:7.3f}  {row['sec_per_sec_of_video']:5.3f}  {parts}  "
+            f"{row['to_sum_of_parts']:5.2f}"
+        )
+    batch = report["batch"]
+    per_sec = batch["sec_per_sec_of_video"]
+    print(
+        f"batch of {batch['num_videos']}: {batch['sec']:.2f} s, "
+        f"{batch['to_one_by_one']:.2f} of one by one, {per_sec:.3f} s per second of video"
+    )
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""`flowsight predict` as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from flowsight import errors
+from flowsight.cli import app
+from flowsight.serving import prediction
+from flowsight.serving.bundle import Bundle
+
+from .conftest import CLASSES
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """flowsight(*arguments) -> (exit code, stdout, stderr)."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = 0
+        try:
+            errors.guard(lambda: app([*map(str, arguments)], standalone_mode=False))
+        except SystemExit as ended:
+            code = int(str(ended.code))
+        return (code, *capsys.readouterr())
+
+    return run
+
+
+def test_json(command: Any, folder: Path, videos: Path, system: Bundle) -> None:
+    video = videos / "walk.avi"
+    code, out, _ = command("predict", video, "--model", folder, "--top", 2, "--json")
+    assert code == 0
+    (record,) = json.loads(out)
+    expected = prediction.predict_video(system, video)
+    assert record["video"] == str(video) and record["error"] is None
+    assert record["classes"] == [name for name, _ in expected.top(2)]
+    np.testing.assert_allclose(record["scores"], [s for _, s in expected.top(2)], atol=1e-5)
+    assert set(record["probabilities"]) == {"spatial", "temporal", "fused"}
+    assert record["num_frames"] == 8
+
+
+def test_table(command: Any, folder: Path, videos: Path, system: Bundle) -> None:
+    code, out, _ = command("predict", videos / "walk.avi", "--model", folder)
+    assert code == 0
+    found = prediction.predict_video(system, videos / "walk.avi")
+    lines = [line for line in out.splitlines() if "%" in line]
+    assert len(lines) == len(CLASSES)
+    for line, (name, share) in zip(lines, found.top(5), strict=True):
+        assert name in line and f"{share:.1%}" in line
+
+
+def test_a_bad_video_does_not_stop_the_others(command: Any, folder: Path, videos: Path) -> None:
+    names = [videos / n for n in ("text.avi", "walk.avi", "absent.avi", "in.avi")]
+    code, out, err = command("predict", *names, "--model", folder, "--json")
+    assert code == 2
+    records = json.loads(out)
+    assert [r["error"] is None for r in records] == [False, True, False, True]
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("error: 2 of 4 videos could not be predicted: ")
+    assert "text.avi" in last and "absent.avi" in last and "walk.avi" not in last
+    assert "Traceback" not in err
+
+
+def test_one_bad_video(command: Any, folder: Path, videos: Path) -> None:
+    code, _, err = command("predict", videos / "noise.avi", "--model", folder)
+    assert code == 2
+    assert err.strip().splitlines()[-1].startswith("error: expected a readable video, got")
+
+
+@pytest.mark.parametrize("ending", [".webm", ".mp4"])
+def test_overlay(ending: str, command: Any, folder: Path, videos: Path, tmp_path: Path) -> None:
+    film = tmp_path / f"new/out{ending}"
+    code, _, err = command("predict", videos / "walk.avi", "--model", folder, "--overlay", film)
+    assert code == 0 and f"{film} is ready" in err
+    capture = cv2.VideoCapture(str(film))
+    count, first = 0, None
+    while True:
+        ok, frame = capture.read()
+        if not ok:
+            break
+        first, count = frame if first is None else first, count + 1
+    assert count == 8
+    assert first.shape == (240 + 28, 2 * 320 + 4, 3)
+    assert (first[:28] < 100).any()  # the title
+    saturation = cv2.cvtColor(first[40:], cv2.COLOR_BGR2HSV)[..., 1]
+    assert saturation.mean() > 60  # the map's colours, left and right
+    assert list(film.parent.iterdir()) == [film]
+
+
+def test_overlays_of_several(command: Any, folder: Path, videos: Path, tmp_path: Path) -> None:
+    names = [videos / "walk.avi", videos / "in.avi", videos / "text.avi"]
+    code, _, _ = command("predict", *names, "--model", folder, "--overlay", tmp_path / "o.avi")
+    assert code == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["o_in.avi", "o_walk.avi"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--overlay", "film.mov"], "ending with .webm, .mp4, .avi"),
+        (["--model", "nowhere"], "expected a folder or models:/NAME@ALIAS"),
+        (["--model", "{root}"], "expected a bundle of flowsight"),
+        (["--model", "models:/two_stream@champion"], "no registry at"),
+    ],
+)
+def test_wrong_options(
+    options: list[str],
+    message: str,
+    command: Any,
+    videos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
+    monkeypatch.chdir(tmp_path)
+    options = [option.format(root=videos) for option in options]
+    code, _, err = command("predict", videos / "walk.avi", *options)
+    assert code == 2
+    assert message in err and "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_champion_the_working_tree(
+    command: Any,
+    tree: Path,
+    videos: Path,
+    system: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work = Path(shutil.copytree(tree, tmp_path / "work"))
+    (work / "dvc.lock").unlink()
+    monkeypatch.chdir(work)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    code, out, err = command("predict", videos / "walk.avi", "--json")
+    assert code == 0
+    assert "no champion (models:/two_stream@champion): using the working tree's" in err
+    assert "(sample, split 1)" in err
+    expected = prediction.predict_video(system, videos / "walk.avi")
+    np.testing.assert_allclose(json.loads(out)[0]["scores"][0], expected.top(1)[0][1], atol=1e-5)
+    shutil.rmtree(work / "checkpoints")
+    code, _, err = command("predict", videos / "walk.avi")
+    assert code == 2 and "expected a checkpoint in" in err and "flowsight repro" in err
+
+
+@pytest.mark.slow
+def test_the_champion_of_a_registry(
+    command: Any,
+    folder: Path,
+    videos: Path,
+    system: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import mlflow
+
+    from flowsight.serving import pyfunc_model
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.create_experiment("test", artifact_location=(tmp_path / "store").as_uri())
+    mlflow.set_experiment("test")
+    signature, example = pyfunc_model.signature()
+    with mlflow.start_run():
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=pyfunc_model.__file__,
+            artifacts={pyfunc_model.ARTIFACT: str(folder)},
+            signature=signature,
+            input_example=example,
+            pip_requirements=[],
+            registered_model_name="two_stream",
+        )
+    (tmp_path / "nothing").mkdir()
+    monkeypatch.chdir(tmp_path / "nothing")
+    code, _, err = command("predict", videos / "walk.avi", "--model", "models:/two_stream@champion")
+    assert code == 2 and "models:/two_stream@champion in the registry, got:" in err
+    code, _, err = command("predict", videos / "walk.avi", "--model", "models:/other/1")
+    assert code == 2 and "models:/other/1 in the registry, got:" in err
+    client = mlflow.MlflowClient()
+    version = logged.registered_model_version
+    client.set_registered_model_alias("two_stream", "champion", version)
+    code, out, err = command("predict", videos / "walk.avi", "--json")
+    assert code == 0 and "working tree" not in err
+    expected = prediction.predict_video(system, videos / "walk.avi")
+    np.testing.assert_allclose(json.loads(out)[0]["scores"][0], expected.top(1)[0][1], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_registry_that_is_away(
+    command: Any, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command("predict", videos / "walk.avi")
+    assert code == 75
+    assert "expected the registry at http://127.0.0.1:9 to answer" in err
+    assert "Traceback" not in err
