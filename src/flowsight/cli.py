@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flowsight import errors
+from flowsight.commands import cluster
 
 app = typer.Typer(
     help="From raw videos to two-stream attention results, reproducibly.",
@@ -123,6 +124,9 @@ def import_denseflow(
         raise InputError("expected --frames FOLDER or --flow FOLDER to write packs to, got neither")
     clips = denseflow.import_folders(root, frames=frames, flow=flow, bound_px=bound_px, fps=fps)
     typer.echo(f"{len(clips)} clips imported")
+
+
+cluster.register(app)
 
 
 def main() -> None:

@@ -54,6 +54,12 @@ class ResourceError(FlowsightError):
     kind: ClassVar[str] = "resource"
 
 
+class MemoryLimitError(ResourceError):
+    """A device's memory does not hold the work: the next try takes smaller pieces."""
+
+    kind: ClassVar[str] = "memory"
+
+
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -63,16 +69,23 @@ def as_flowsight_error(error: BaseException) -> FlowsightError | None:
     Returns:
         The error itself if it is ours, its translation, or None where it is a bug.
     """
+    if isinstance(error, ResourceError) and _is_memory(error.__context__):
+        return MemoryLimitError(str(error))
     if isinstance(error, FlowsightError):
         return error
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         where = error.filename or Path.cwd()
         return ResourceError(f"no space left while writing {where}; free some space and run again")
-    if isinstance(error, MemoryError):
-        return ResourceError("out of memory; lower FLOWSIGHT_WORKERS or the batch size")
+    if _is_memory(error):
+        return MemoryLimitError("out of memory; lower FLOWSIGHT_WORKERS or the batch size")
     if isinstance(error, PermissionError):
         return InputError(f"not allowed to read or write {error.filename}; check its permissions")
     return None
+
+
+def _is_memory(error: BaseException | None) -> bool:
+    # torch's by its name, for torch takes seconds to import
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def report_failure(kind: str, message: str) -> None:

@@ -13,10 +13,16 @@ from pathlib import Path
 
 from flowsight import composing, config, pipeline
 from flowsight.config import Params
-from flowsight.errors import FlowsightError, GateError, InputError, ResourceError
+from flowsight.errors import (
+    FlowsightError,
+    GateError,
+    InputError,
+    MemoryLimitError,
+    ResourceError,
+)
 
 _BY_KIND: dict[str, type[FlowsightError]] = {
-    error.kind: error for error in (InputError, GateError, ResourceError)
+    error.kind: error for error in (InputError, GateError, ResourceError, MemoryLimitError)
 }
 _QUIET = {
     "DVC_NO_ANALYTICS": "1",
@@ -114,13 +120,13 @@ def _is_lock(path: Path) -> bool:
 def _run(command: list[str], root: Path) -> tuple[int, dict[str, str] | None]:
     with tempfile.TemporaryDirectory() as folder:
         note = Path(folder) / "failure.json"
-        environment = {**_environment(), "FLOWSIGHT_FAILURE": str(note)}
+        variables = {**environment(), "FLOWSIGHT_FAILURE": str(note)}
         # `env` looks the command up on the new PATH
-        code = subprocess.run(["env", *command], cwd=root, env=environment, check=False).returncode
+        code = subprocess.run(["env", *command], cwd=root, env=variables, check=False).returncode
         return code, json.loads(note.read_text()) if note.exists() else None
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The tools of this Python's environment first, also when it was not activated."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     return {**_QUIET, **os.environ, "PATH": path}
@@ -132,7 +138,7 @@ def restore(root: Path) -> None:
         subprocess.run(
             ["env", "dvc", "checkout", "--quiet", "--allow-missing"],
             cwd=root,
-            env=_environment(),
+            env=environment(),
             check=False,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -142,5 +148,9 @@ def restore(root: Path) -> None:
 def _as_error(code: int, failure: dict[str, str] | None) -> FlowsightError:
     if failure is None:
         return FlowsightError(f"dvc repro ended with {code}; its own message stands above")
-    kind = _BY_KIND.get(failure["kind"], FlowsightError)
-    return kind(failure["message"])
+    return error_of_kind(failure["kind"])(failure["message"])
+
+
+def error_of_kind(kind: str) -> type[FlowsightError]:
+    """The error that a stage's `{kind, message}` stands for."""
+    return _BY_KIND.get(kind, FlowsightError)
