@@ -1,0 +1,1 @@
+"""A trained system as one folder, and predictions of single videos with it."""

@@ -1,0 +1,293 @@
+"""From a video file to class scores: the pipeline's own path, in memory.
+
+Frames and flow pass through the packs' size, JPEG and quantisation; the phase-1 networks, fed with
+the constant map, give features; the attention networks make maps of them without a class; each
+phase-2 network sees the other stream's maps; the probabilities are fused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from flowsight import inference, seeding
+from flowsight.attention import extraction
+from flowsight.attention.extraction import UNKNOWN, Stream
+from flowsight.datasets.clips import Clip, full_frames
+from flowsight.errors import FlowsightError
+from flowsight.metrics import classification
+from flowsight.metrics.fusion import fuse
+from flowsight.rows import RowParams
+from flowsight.rows import TestParams as Views
+from flowsight.serving import memory
+from flowsight.serving.bundle import STREAMS, Bundle, ServedStream
+from flowsight.serving.memory import ClipInMemory, Limits
+
+Floats = npt.NDArray[np.float64]
+Bytes = npt.NDArray[np.uint8]
+
+FRAMES_AT_ONCE = 32
+"""Whole frames that go through a phase-1 network at once, as in the attention stage."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prediction:
+    """What a system says of a video. K classes, T frames."""
+
+    video: str
+    classes: tuple[str, ...]
+    probs: dict[str, Floats]
+    """`spatial`, `temporal`, `fused` -> (K,), sums to 1."""
+    logits: dict[str, npt.NDArray[np.float32]]
+    """`spatial`, `temporal` -> (K,)."""
+    num_frames: int
+    duration_sec: float
+    seconds: dict[str, float]
+    """Time spent on decode, jpeg, flow, attention, scores, and in all (`total`)."""
+    attention: dict[str, Bytes] | None = None
+    """`spatial`, `temporal` -> (T, h, w) maps that the stream's phase-1 network gave."""
+    clip: ClipInMemory | None = None
+    """The frames, where maps were asked for."""
+
+    @property
+    def label(self) -> str:
+        """Best class; among equals the first."""
+        return self.top(1)[0][0]
+
+    def top(self, count: int, stream: str = "fused") -> list[tuple[str, float]]:
+        """The best classes and their probabilities, best first."""
+        best = np.argsort(-self.probs[stream], kind="stable")[:count]
+        return [(self.classes[k], float(self.probs[stream][k])) for k in best]
+
+
+Update = Callable[[str, int, int], None]
+"""Called with what is being done (`flow`, `attention`), and how many frames of how many."""
+
+
+def _silent(part: str, done: int, total: int) -> None:
+    """No progress."""
+
+
+def predict_video(
+    bundle: Bundle,
+    video: Path | str,
+    *,
+    num_views: int | None = None,
+    num_crops: int | None = None,
+    threads: int | None = None,
+    attention: bool = False,
+    limits: Limits = Limits(),
+    update: Update = _silent,
+) -> Prediction:
+    """Score one video.
+
+    Args:
+        bundle: a loaded system.
+        video: any format OpenCV reads.
+        num_views: frames or stacks, evenly drawn; None: as the pipeline tests.
+        num_crops: 10 or 1; None: as the pipeline tests.
+        threads: CPU threads of torch; None: the pipeline's, so that scores are equal to its.
+        attention: also the attention maps of every frame, and the frames.
+        limits: what is refused.
+        update: progress.
+
+    Raises:
+        UnreadableVideo: not a video, or beyond the limits.
+        InputError: views that are not possible, or scores that are not finite.
+        ResourceError: the GPU's memory does not hold the work.
+    """
+    clip = _load(bundle, Path(video), limits, update)
+    options = {"num_views": num_views, "num_crops": num_crops, "threads": threads}
+    return _score(bundle, str(video), clip, attention=attention, update=update, **options)
+
+
+def predict_videos(
+    bundle: Bundle,
+    videos: Sequence[Path | str],
+    *,
+    limits: Limits = Limits(),
+    **options: Any,
+) -> Iterator[Prediction | FlowsightError]:
+    """Score videos, in their order; the next one is decoded while one goes through the networks.
+
+    Args:
+        bundle: a loaded system.
+        videos: files.
+        limits: what is refused.
+        options: those of `predict_video`.
+
+    Yields:
+        A prediction, or what was wrong with that video; the others go on.
+    """
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        waiting = [reader.submit(_load, bundle, Path(v), limits, _silent) for v in videos[:1]]
+        for video, following in zip(videos, [*videos[1:], None], strict=True):
+            current = waiting.pop()
+            try:
+                clip = current.result()
+            except FlowsightError as error:
+                found: ClipInMemory | FlowsightError = error
+            else:
+                found = clip
+            if following is not None:
+                waiting.append(reader.submit(_load, bundle, Path(following), limits, _silent))
+            if isinstance(found, FlowsightError):
+                yield found
+                continue
+            try:
+                yield _score(bundle, str(video), found, **options)
+            except FlowsightError as error:
+                yield error
+
+
+def _load(bundle: Bundle, video: Path, limits: Limits, update: Update) -> ClipInMemory:
+    return memory.load(
+        video,
+        frames=bundle.frames,
+        flow=bundle.flow,
+        limits=limits,
+        update=lambda done: update("flow", done, 0),
+    )
+
+
+def _score(
+    bundle: Bundle,
+    video: str,
+    loaded: ClipInMemory,
+    *,
+    num_views: int | None = None,
+    num_crops: int | None = None,
+    threads: int | None = None,
+    attention: bool = False,
+    update: Update = _silent,
+) -> Prediction:
+    rows = {
+        name: _with_views(stream.row, num_views, num_crops)
+        for name, stream in bundle.streams.items()
+    }
+    seconds = dict(loaded.seconds)
+    with seeding.reproducible(threads or bundle.threads):
+        with _timed(seconds, "attention"):
+            maps = {
+                name: _maps(
+                    bundle.streams[name],
+                    _clip(loaded, bundle.streams[name].row),
+                    range(loaded.num_frames) if attention else _wanted(loaded, rows[_other(name)]),
+                    update,
+                )
+                for name in STREAMS
+            }
+        with _timed(seconds, "scores"):
+            logits = {
+                name: inference.clip_logits(
+                    bundle.streams[name].phase2,
+                    _clip(loaded, rows[name], maps[_other(name)]),
+                    rows[name],
+                ).numpy()
+                for name in STREAMS
+            }
+    probs = {name: classification.softmax(values) for name, values in logits.items()}
+    probs["fused"] = fuse(probs["spatial"], probs["temporal"], bundle.weight)
+    return Prediction(
+        video=video,
+        classes=bundle.classes,
+        probs=probs,
+        logits=logits,
+        num_frames=loaded.num_frames,
+        duration_sec=loaded.duration_sec,
+        seconds={**seconds, "total": sum(seconds.values())},
+        attention=maps if attention else None,
+        clip=loaded if attention else None,
+    )
+
+
+def _with_views(row: RowParams, num_views: int | None, num_crops: int | None) -> RowParams:
+    try:
+        views = Views(
+            num_views=num_views or row.test.num_views, num_crops=num_crops or row.test.num_crops
+        )
+    except ValueError as error:
+        raise _wrong_views(error) from None
+    return dataclasses.replace(row, test=views)
+
+
+def _wrong_views(error: ValueError) -> FlowsightError:
+    from flowsight.errors import InputError
+
+    return InputError(f"expected views that can be drawn, got: {error}")
+
+
+def _other(stream: str) -> str:
+    return STREAMS[1 - STREAMS.index(stream)]
+
+
+def _clip(loaded: ClipInMemory, row: RowParams, maps: Bytes | None = None) -> Clip:
+    """The clip as `datasets.clips` reads it; its class is unknown."""
+    stored = loaded.frames if row.input.modality == "rgb" else loaded.flow
+    # zipfile takes an open file wherever it takes a path
+    return Clip(
+        clip_id="video",
+        label=UNKNOWN,
+        subset="test",
+        num_frames=loaded.num_frames,
+        pack=cast(Path, stored),
+        maps=None if maps is None else cast(Path, memory.maps_pack(maps)),
+    )
+
+
+def _wanted(loaded: ClipInMemory, row: RowParams) -> list[int]:
+    """Frames whose maps the row's views look at."""
+    positions, _ = inference.view_positions(_clip(loaded, row), row.input, row.test.num_views)
+    return [int(position) for position in positions]
+
+
+def _maps(served: ServedStream, clip: Clip, indices: Sequence[int], update: Update) -> Bytes:
+    """(T, h, w) maps of a stream; zero where not asked for."""
+    row = served.phase1_row
+    stream = Stream(served.phase1, row.network.target_layers, row.input, row.network.map_channel)
+    parts: list[Bytes] = []
+    for start in range(0, len(indices), FRAMES_AT_ONCE):
+        piece = list(indices[start : start + FRAMES_AT_ONCE])
+        x = full_frames(clip, row.input, piece, map_channel=row.network.map_channel)
+        found = extraction.predict(stream, served.attention, x.to(stream.device))
+        parts.append(extraction.quantise(found))
+        update(f"{row.input.modality} attention", start + len(piece), len(indices))
+    maps = np.concatenate(parts)
+    every = np.zeros((clip.num_frames, *maps.shape[1:]), np.uint8)
+    every[np.asarray(indices)] = maps
+    return every
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - start
+
+
+def as_record(prediction: Prediction, count: int) -> Mapping[str, Any]:
+    """Plain values: the best classes, all probabilities of every stream, and times."""
+    best = prediction.top(count)
+    return {
+        "video": prediction.video,
+        "label": prediction.label,
+        "classes": [name for name, _ in best],
+        "scores": [score for _, score in best],
+        "probabilities": {
+            stream: dict(zip(prediction.classes, values.tolist(), strict=True))
+            for stream, values in prediction.probs.items()
+        },
+        "num_frames": prediction.num_frames,
+        "duration_sec": round(prediction.duration_sec, 6),
+        "seconds": {part: round(sec, 4) for part, sec in prediction.seconds.items()},
+    }
