@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "datasets/sampling.py": TORCH,
     "datasets/transforms.py": TORCH,
     "tracking.py": {"mlflow"},
+    "registry": {"mlflow"},
     "validation.py": {"great_expectations"},
 }
 # deps need not list these: they cannot change an output's bytes

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flowsight import errors
-from flowsight.commands import cluster
+from flowsight.commands import cluster, registry
 
 app = typer.Typer(
     help="From raw videos to two-stream attention results, reproducibly.",
@@ -127,6 +127,7 @@ def import_denseflow(
 
 
 cluster.register(app)
+registry.register(app)
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ def write_bundle(
     system: str,
     out: Path,
     *,
-    root: Path = Path("."),
+    root: Path = Path(),
     split_id: str | None = None,
     check_lock: bool = True,
 ) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from flowsight import inference, seeding
 from flowsight.attention import extraction

@@ -1,0 +1,105 @@
+"""Registered models at work, each in a process of its own with its own code: time and scores."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowsight import files, running
+from flowsight.errors import InputError
+from flowsight.registry.evidence import Evidence
+from flowsight.registry.store import Registry
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_PROBE = str(Path(__file__).with_name("probe.py"))
+_TIMEOUT_SEC = 3600.0
+
+
+def latency(registry: Registry, model: Evidence, times: int) -> float | None:
+    """Median seconds that a version takes for its input example; None where not asked for.
+
+    Raises:
+        InputError: it cannot be loaded, or fails on its own example.
+    """
+    if not times:
+        return None
+    return float(_ask(registry, model, {"times": times, "videos": []})["latency_sec"])
+
+
+def score(
+    registry: Registry,
+    model: Evidence,
+    other: Evidence,
+    clips: pd.DataFrame,
+    root: Path,
+    times: int,
+) -> tuple[list[str], float | None]:
+    """Let a version predict clips that it has never scored.
+
+    Args:
+        registry: where it is.
+        model: the version.
+        other: the version whose data set holds the clips.
+        clips: clip_id, path, sha256.
+        root: the repository with the videos.
+        times: for `latency`.
+
+    Returns:
+        Class names, and the latency.
+
+    Raises:
+        InputError: a video is not here or is another one, or the model fails.
+    """
+    base = root / other.tags.get("data_path", "data/raw")
+    for row in clips.itertuples():
+        _check_video(base / str(row.path), str(row.sha256), str(row.clip_id), model, len(clips))
+    asked = {"times": times, "videos": [str(path) for path in clips["path"]], "column": "path"}
+    answer = _ask(registry, model, asked, root=base)
+    return answer["labels"], answer.get("latency_sec")
+
+
+def _check_video(path: Path, sha256: str, clip: str, model: Evidence, count: int) -> None:
+    why = (
+        f"version {model.version} of {model.model} has no predictions for {count} of the test clips"
+    )
+    if not path.is_file():
+        raise InputError(
+            f"{why}, and to make them it needs {path}, found no such file (clip {clip}); bring the "
+            "data set with `dvc pull`"
+        )
+    if files.sha256(path) != sha256:
+        raise InputError(f"{why}, and {path} is not the video that was listed (clip {clip})")
+
+
+def _ask(
+    registry: Registry, model: Evidence, asked: dict[str, Any], root: Path | None = None
+) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="flowsight-probe-") as name:
+        out = Path(name) / "answer.json"
+        variables = {"MLFLOW_TRACKING_URI": registry.uri, "MLFLOW_REGISTRY_URI": registry.uri}
+        if root is not None:
+            variables["FLOWSIGHT_SERVE_ROOT"] = str(root.resolve())
+        done = subprocess.run(
+            [sys.executable, "-P", _PROBE, str(out)],
+            input=json.dumps({"uri": model.uri, **asked}),
+            env={**running.environment(), **variables},
+            cwd=name,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=_TIMEOUT_SEC,
+            check=False,
+        )
+        if not out.is_file():
+            last = (done.stderr.strip().splitlines() or [f"code {done.returncode}"])[-1]
+            raise InputError(f"expected {model.uri} to load and predict, but it died: {last[:200]}")
+        answer: dict[str, Any] = json.loads(out.read_text())
+    if "error" in answer:
+        raise InputError(f"expected {model.uri} to load and predict, got {answer['error']}")
+    return answer
