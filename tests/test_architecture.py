@@ -40,6 +40,10 @@ MAY_IMPORT = {
     "datasets/transforms.py": TORCH,
     "tracking.py": {"mlflow"},
     "registry": {"mlflow"},
+    "serving/bundle.py": TORCH,
+    "serving/prediction.py": TORCH,
+    "serving/pyfunc_model.py": {"mlflow"},
+    "serving/registered.py": {"mlflow"},
     "validation.py": {"great_expectations"},
 }
 # deps need not list these: they cannot change an output's bytes

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flowsight import errors
-from flowsight.commands import cluster, registry
+from flowsight.commands import cluster, registry, serving
 
 app = typer.Typer(
     help="From raw videos to two-stream attention results, reproducibly.",
@@ -128,6 +128,7 @@ def import_denseflow(
 
 cluster.register(app)
 registry.register(app)
+serving.register(app)
 
 
 def main() -> None:

@@ -198,7 +198,7 @@ class PromotionParams:
     """... with this probability at least, by a paired bootstrap."""
     bootstrap_samples: int = 2000
     max_latency_sec: float | None = 30.0
-    """Median for its input example, on the machine that promotes; null: not measured."""
+    """Median for a short video, on the machine that promotes; null: not measured."""
     max_size_mb: float | None = 600.0
     """Of the model's weights, in 10^6 bytes; null: any."""
 

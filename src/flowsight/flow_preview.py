@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,12 +10,12 @@ import cv2
 import numpy as np
 
 from flowsight import progress
-from flowsight.errors import InputError
 from flowsight.files import atomic_file
 from flowsight.flow.colors import flow_to_rgb, legend
 from flowsight.flow.quantize import dequantize
 from flowsight.video import pack
 from flowsight.video.decode import decode
+from flowsight.video.film import write_film
 
 MOMENTS = 4
 """Rows of the picture."""
@@ -57,7 +54,7 @@ def preview(video: Path, flow_pack: Path, picture: Path, film: Path) -> float:
             yield row
 
     fps = (count + 1) / max(meta["timestamps_sec"][-1], 1e-3)
-    _write_film(film, progress.track(sides(), f"preview of {video.name}", total=count), fps)
+    write_film(film, progress.track(sides(), f"preview of {video.name}", total=count), fps)
     _write_picture(picture, rows, longest_px)
     return longest_px
 
@@ -100,38 +97,3 @@ def _write_picture(path: Path, rows: Sequence[np.ndarray], longest_px: float) ->
     _, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     with atomic_file(path) as temporary:
         temporary.write_bytes(data.tobytes())
-
-
-def _write_film(path: Path, images: Iterator[np.ndarray], fps: float) -> None:
-    """VP8, which every browser plays (this OpenCV writes no H.264)."""
-    with atomic_file(path) as temporary:
-        named = temporary.with_suffix(".part.webm")  # OpenCV goes by the ending
-        try:
-            first = next(images)
-            height, width = (side // 2 * 2 for side in first.shape[:2])
-            with _silent():
-                codec = cv2.VideoWriter.fourcc(*"VP80")
-                writer = cv2.VideoWriter(str(named), codec, fps, (width, height))
-            if not writer.isOpened():
-                raise InputError(f"expected an OpenCV that writes VP8 for {path}, got none")
-            writer.write(cv2.cvtColor(first[:height, :width], cv2.COLOR_RGB2BGR))
-            for image in images:
-                writer.write(cv2.cvtColor(image[:height, :width], cv2.COLOR_RGB2BGR))
-            writer.release()
-            named.replace(temporary)
-        finally:
-            named.unlink(missing_ok=True)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keep a line about WebM's tags, which OpenCV prints past every log level, off stderr."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

@@ -36,7 +36,7 @@ class Tiny(mlflow.pyfunc.PythonModel):
             self.answers = json.load(file)
 
     def predict(self, context, model_input, params=None):
-        names = [str(path) for path in model_input["path"]]
+        names = [str(path) for path in model_input["video"]]
         return pd.DataFrame({"label": [self.answers.get(name, "Up") for name in names]})
 
 mlflow.models.set_model(Tiny())
@@ -171,7 +171,7 @@ class World:
             code=code,
             artifacts={"weights": weights},
             requirements=["mlflow==3.17.2"],
-            example=pd.DataFrame({"path": ["a"]}),
+            example=pd.DataFrame({"video": ["a"]}),
         )
 
     def publish(self, right: int = 36, answers: str = "{}", **changes: object) -> Registered:

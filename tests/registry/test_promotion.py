@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 
-from flowsight.errors import GateError
 from flowsight.registry import moving, remembering, trail
 from flowsight.registry.store import NotThereError
 

@@ -57,7 +57,6 @@ def judge(
     *,
     champion_scores: pd.DataFrame | None = None,
     latency_sec: float | None = None,
-    champion_latency_sec: float | None = None,
     repository: str,
     seed: int,
 ) -> Verdict:
@@ -68,8 +67,7 @@ def judge(
         champion: the one that serves; None: only the absolute thresholds count.
         limits: `params.promotion`.
         champion_scores: of all the challenger's test clips; None without a champion.
-        latency_sec: median seconds of the challenger for its input example; None: not measured.
-        champion_latency_sec: the champion's.
+        latency_sec: median seconds of the challenger for a short video; None: not measured.
         repository: id of this repository.
         seed: of the resampling.
     """
@@ -87,14 +85,10 @@ def judge(
     rows.append(_minimum(accuracy, theirs, own, limits))
     if champion is not None:
         rows.append(_not_worse(own, theirs, limits, seed, numbers))
-    rows.append(_latency(latency_sec, champion_latency_sec, limits))
+    rows.append(_latency(latency_sec, limits))
     rows.append(_size(challenger, champion, limits))
-    for name, value in (
-        ("latency_sec", latency_sec),
-        ("champion_latency_sec", champion_latency_sec),
-    ):
-        if value is not None:
-            numbers[name] = value
+    if latency_sec is not None:
+        numbers["latency_sec"] = latency_sec
     return Verdict(tuple(rows), {k: round(v, 6) for k, v in numbers.items() if math.isfinite(v)})
 
 
@@ -208,15 +202,14 @@ def _not_worse(
     return Check(name, wanted, "", shown, probability >= limits.probability, why)
 
 
-def _latency(own: float | None, theirs: float | None, limits: PromotionParams) -> Check:
+def _latency(own: float | None, limits: PromotionParams) -> Check:
     wanted = "any" if limits.max_latency_sec is None else f"<= {limits.max_latency_sec:g} s"
-    champion = "" if theirs is None else f"{theirs:.3f} s"
     if own is None:
         passed = limits.max_latency_sec is None
-        return Check("seconds, example", wanted, champion, "not measured", passed, "not measured")
+        return Check("seconds, short video", wanted, "", "not measured", passed, "not measured")
     passed = limits.max_latency_sec is None or own <= limits.max_latency_sec
     why = f"{own:.3f} s is more than {limits.max_latency_sec} s"
-    return Check("seconds, example", wanted, champion, f"{own:.3f} s", passed, why)
+    return Check("seconds, short video", wanted, "", f"{own:.3f} s", passed, why)
 
 
 def _size(challenger: Evidence, champion: Evidence | None, limits: PromotionParams) -> Check:

@@ -65,7 +65,7 @@ def settle(registry: Registry, model: str) -> list[Entry]:
     if busy is not None:
         raise ResourceError(
             f"{busy.who} changes {model} right now ({busy.plan.action}, entry {busy.number}, since "
-            f"{busy.when}); nothing was changed here: try again in {busy.remaining_sec:.0f} s at most"
+            f"{busy.when}); nothing was changed here: try again in a minute"
         )
     if not broken:
         return seen

@@ -1,8 +1,8 @@
 """Run by its path, in a process of its own: load a registered model, time it, score videos.
 
 The model brings its code, which may be of another commit than ours; nothing of this package may
-be loaded before it. Reads one JSON object from stdin: uri, times, videos; writes one to the file
-named by the first argument: latency_sec, labels or error.
+be loaded before it. Reads one JSON object from stdin: uri, videos (below FLOWSIGHT_SERVE_ROOT) and times;
+writes one to the file named by the first argument: labels, latency_sec (median), or error.
 """
 
 from __future__ import annotations
@@ -34,23 +34,24 @@ def work(asked: dict[str, Any]) -> dict[str, Any]:
     folder = mlflow.artifacts.download_artifacts(artifact_uri=asked["uri"])
     model = mlflow.pyfunc.load_model(folder)
     answer: dict[str, Any] = {}
-    if asked["times"]:
-        example = model.input_example
-        model.predict(example)  # the first time costs more
-        answer["latency_sec"] = statistics.median(_seconds(model, example, asked["times"]))
-    if asked["videos"]:
-        found = model.predict(pd.DataFrame({asked["column"]: asked["videos"]}))
-        answer["labels"] = [str(value) for value in pd.DataFrame(found)["label"]]
+    videos = pd.DataFrame({"video": asked["videos"]})
+    answer["labels"] = _labels(model.predict(videos))  # the first time costs more
+    taken = []
+    for _ in range(asked["times"]):
+        start = time.perf_counter()
+        model.predict(videos)
+        taken.append(time.perf_counter() - start)
+    if taken:
+        answer["latency_sec"] = statistics.median(taken)
     return answer
 
 
-def _seconds(model: Any, example: Any, times: int) -> list[float]:
-    taken = []
-    for _ in range(times):
-        start = time.perf_counter()
-        model.predict(example)
-        taken.append(time.perf_counter() - start)
-    return taken
+def _labels(found: Any) -> list[str]:
+    rows = found.to_dict("records") if hasattr(found, "to_dict") else found
+    wrong = [row["error"] for row in rows if isinstance(row.get("error"), str)]
+    if wrong:
+        raise ValueError(wrong[0])
+    return [str(row["label"]) for row in rows]
 
 
 if __name__ == "__main__":

@@ -19,17 +19,35 @@ if TYPE_CHECKING:
 
 _PROBE = str(Path(__file__).with_name("probe.py"))
 _TIMEOUT_SEC = 3600.0
+_SHORT = "short.avi"
 
 
 def latency(registry: Registry, model: Evidence, times: int) -> float | None:
-    """Median seconds that a version takes for its input example; None where not asked for.
+    """Median seconds that a version takes for a short video; None where not asked for.
 
     Raises:
-        InputError: it cannot be loaded, or fails on its own example.
+        InputError: it cannot be loaded, or fails on the video.
     """
     if not times:
         return None
-    return float(_ask(registry, model, {"times": times, "videos": []})["latency_sec"])
+    with tempfile.TemporaryDirectory(prefix="flowsight-probe-") as name:
+        _draw(Path(name) / _SHORT)
+        answer = _ask(registry, model, Path(name), times=times, videos=[_SHORT])
+    return float(answer["latency_sec"])
+
+
+def _draw(path: Path) -> None:
+    """A short video, always the same: a square that moves over noise; 16 frames, 160 x 120 px."""
+    import cv2
+    import numpy as np
+
+    noise = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12.0, (160, 120))
+    for k in range(16):
+        frame = cv2.blur(noise, (9, 9))
+        frame[40:80, 10 + 6 * k : 50 + 6 * k] = (30, 200, 90)
+        writer.write(frame)
+    writer.release()
 
 
 def score(
@@ -38,8 +56,7 @@ def score(
     other: Evidence,
     clips: pd.DataFrame,
     root: Path,
-    times: int,
-) -> tuple[list[str], float | None]:
+) -> list[str]:
     """Let a version predict clips that it has never scored.
 
     Args:
@@ -48,10 +65,9 @@ def score(
         other: the version whose data set holds the clips.
         clips: clip_id, path, sha256.
         root: the repository with the videos.
-        times: for `latency`.
 
     Returns:
-        Class names, and the latency.
+        Class names.
 
     Raises:
         InputError: a video is not here or is another one, or the model fails.
@@ -59,9 +75,8 @@ def score(
     base = root / other.tags.get("data_path", "data/raw")
     for row in clips.itertuples():
         _check_video(base / str(row.path), str(row.sha256), str(row.clip_id), model, len(clips))
-    asked = {"times": times, "videos": [str(path) for path in clips["path"]], "column": "path"}
-    answer = _ask(registry, model, asked, root=base)
-    return answer["labels"], answer.get("latency_sec")
+    videos = [str(path) for path in clips["path"]]
+    return list(_ask(registry, model, base, times=0, videos=videos)["labels"])
 
 
 def _check_video(path: Path, sha256: str, clip: str, model: Evidence, count: int) -> None:
@@ -78,16 +93,18 @@ def _check_video(path: Path, sha256: str, clip: str, model: Evidence, count: int
 
 
 def _ask(
-    registry: Registry, model: Evidence, asked: dict[str, Any], root: Path | None = None
+    registry: Registry, model: Evidence, root: Path, *, times: int, videos: list[str]
 ) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="flowsight-probe-") as name:
         out = Path(name) / "answer.json"
-        variables = {"MLFLOW_TRACKING_URI": registry.uri, "MLFLOW_REGISTRY_URI": registry.uri}
-        if root is not None:
-            variables["FLOWSIGHT_SERVE_ROOT"] = str(root.resolve())
+        variables = {
+            "MLFLOW_TRACKING_URI": registry.uri,
+            "MLFLOW_REGISTRY_URI": registry.uri,
+            "FLOWSIGHT_SERVE_ROOT": str(root.resolve()),
+        }
         done = subprocess.run(
             [sys.executable, "-P", _PROBE, str(out)],
-            input=json.dumps({"uri": model.uri, **asked}),
+            input=json.dumps({"uri": model.uri, "times": times, "videos": videos}),
             env={**running.environment(), **variables},
             cwd=name,
             stdout=subprocess.DEVNULL,

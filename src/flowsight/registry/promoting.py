@@ -119,24 +119,21 @@ def _judge(
 ) -> Verdict:
     times = 3 if params.promotion.max_latency_sec is not None else 0
     own = probing.latency(registry, challenger, times)
-    scores, theirs = None, None
-    if champion is not None:
-        scores, theirs = _champion_scores(registry, challenger, champion, root, times)
+    scores = _champion_scores(registry, challenger, champion, root) if champion else None
     return gate.judge(
         challenger,
         champion,
         params.promotion,
         champion_scores=scores,
         latency_sec=own,
-        champion_latency_sec=theirs,
         repository=repository,
         seed=params.seed,
     )
 
 
 def _champion_scores(
-    registry: Registry, challenger: Evidence, champion: Evidence, root: Path, times: int
-) -> tuple[pd.DataFrame, float | None]:
+    registry: Registry, challenger: Evidence, champion: Evidence, root: Path
+) -> pd.DataFrame:
     """The champion's predictions of the challenger's test clips, made anew where there are none."""
     import pandas as pd
 
@@ -148,8 +145,7 @@ def _champion_scores(
     joined = tested.merge(before, on=["clip_id", "sha256"], how="left")
     missing = joined[joined["predicted"].isna()]
     if missing.empty:
-        return joined[["clip_id", "label", "predicted"]], probing.latency(registry, champion, times)
-    labels, seconds = probing.score(registry, champion, challenger, missing, root, times)
-    again = missing.assign(predicted=labels)
+        return joined[["clip_id", "label", "predicted"]]
+    again = missing.assign(predicted=probing.score(registry, champion, challenger, missing, root))
     both = pd.concat([joined.dropna(subset=["predicted"]), again])
-    return both[["clip_id", "label", "predicted"]], seconds
+    return both[["clip_id", "label", "predicted"]]

@@ -51,9 +51,8 @@ def as_text(model: str, found: dict[str, Any]) -> str:
     for one in found["entries"]:
         step = f"{one['from'] or 'none'} -> {one['to']}" if one["to"] else ""
         state = "" if one["state"] == trail.DONE else f" [{one['state']}]"
-        lines.append(
-            f"{one['number']:>3}  {one['when']}  {one['who']}  {one['action']} {step}{state}".rstrip()
-        )
+        who = f"{one['number']:>3}  {one['when']}  {one['who']}"
+        lines.append(f"{who}  {one['action']} {step}{state}".rstrip())
         lines += [f"     {text}" for text in (one["why"], one["note"]) if text]
         if one["numbers"]:
             numbers = ", ".join(f"{name} {value:g}" for name, value in one["numbers"].items())

@@ -16,6 +16,7 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from flowsight.errors import ResourceError
@@ -175,7 +176,7 @@ def who() -> str:
 def _machine() -> str:
     """The machine, and which processes we can see there."""
     try:
-        space = os.readlink("/proc/self/ns/pid")
+        space = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         space = ""
     return f"{socket.gethostname()}{space}"

@@ -36,7 +36,8 @@ from flowsight.video.workers import num_workers
 _BYTES_PER_PX = 128
 """Working memory of a pair of frames in the flow engine, as `flow_packing` reckons."""
 
-Update = Callable[[int], None]
+Update = Callable[[int, int], None]
+"""Called with the frames done, and how many the header promises (0: it does not say)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,9 @@ class Limits:
     max_sec: float | None = None
     max_frames: int = MAX_FRAMES
     max_side_px: int = MAX_SIDE_PX
+
+
+NO_LIMITS = Limits()
 
 
 class MemoryPack(io.BytesIO):
@@ -80,8 +84,8 @@ def load(
     *,
     frames: FramesParams,
     flow: FlowParams,
-    limits: Limits = Limits(),
-    update: Update = lambda done: None,
+    limits: Limits = NO_LIMITS,
+    update: Update = lambda done, total: None,
 ) -> ClipInMemory:
     """Decode a video once and make its frames and flow packs, as the stages do.
 
@@ -90,12 +94,12 @@ def load(
         frames: size and JPEG quality.
         flow: method, numbers, bound and JPEG quality.
         limits: what is refused.
-        update: called with the number of frames done.
+        update: progress.
 
     Raises:
         UnreadableVideo: see `decode_timed`; fewer than two frames, or a limit is passed.
     """
-    fps, threads = _check_header(video, frames, limits)
+    fps, promised, threads = _check_header(video, frames, limits)
     clock = _Clock()
     timestamps_sec: list[float] = []
     stored = _Writer(), _Writer()
@@ -112,7 +116,7 @@ def load(
             timestamps_sec.append(time_sec)
             shape = frame.shape
             yield cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-            update(len(timestamps_sec))
+            update(len(timestamps_sec), promised)
         if len(timestamps_sec) < 2:
             raise UnreadableVideo("fewer than 2 frames", video)
 
@@ -132,8 +136,14 @@ def load(
     clock.seconds["flow"] = time.perf_counter() - start - sum(clock.seconds.values())
     count, size = len(timestamps_sec), [shape[1], shape[0]]
     meta = {"size": size, "num_frames": count, "num_fields": count - 1}
-    packs = [writer.finish(meta) for writer in stored]
-    return ClipInMemory(*packs, count, timestamps_sec, fps, clock.seconds)
+    return ClipInMemory(
+        frames=stored[0].finish(meta),
+        flow=stored[1].finish(meta),
+        num_frames=count,
+        timestamps_sec=timestamps_sec,
+        fps=fps,
+        seconds=clock.seconds,
+    )
 
 
 def _decoded(
@@ -144,8 +154,8 @@ def _decoded(
     )
 
 
-def _check_header(video: Path, frames: FramesParams, limits: Limits) -> tuple[float, int]:
-    """Refuse what the header already gives away; frame rate, and pairs to solve at once."""
+def _check_header(video: Path, frames: FramesParams, limits: Limits) -> tuple[float, int, int]:
+    """Refuse what the header gives away; frame rate, promised frames, pairs solved at once."""
     if limits.max_bytes is not None and video.is_file():
         size = video.stat().st_size
         if size > limits.max_bytes:
@@ -160,7 +170,7 @@ def _check_header(video: Path, frames: FramesParams, limits: Limits) -> tuple[fl
         length = f"{promised / fps:.1f} s where at most {limits.max_sec:g} s are allowed"
         raise UnreadableVideo(f"a video of {length}", video)
     pixels = int(width * height) if frames.size is None else frames.size[0] * frames.size[1]
-    return fps, min(num_workers(), max(1, MOST_BYTES // (_BYTES_PER_PX * pixels)))
+    return fps, promised, min(num_workers(), max(1, MOST_BYTES // (_BYTES_PER_PX * pixels)))
 
 
 def maps_pack(maps: np.ndarray) -> MemoryPack:

@@ -91,7 +91,8 @@ def describe(root: Path, folder: str, lock: Mapping[str, str], *, check: bool) -
     path = root / folder / "model.pt"
     if not path.is_file():
         raise InputError(
-            f"expected a checkpoint in {path}, found no such file; run `flowsight repro` or `dvc pull`"
+            f"expected a checkpoint in {path}, found no such file; run `flowsight repro` or "
+            "`dvc pull`"
         )
     if check:
         check_fresh(root, folder, lock)

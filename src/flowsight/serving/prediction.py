@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,17 +24,18 @@ from flowsight import inference, seeding
 from flowsight.attention import extraction
 from flowsight.attention.extraction import UNKNOWN, Stream
 from flowsight.datasets.clips import Clip, full_frames
-from flowsight.errors import FlowsightError
+from flowsight.errors import FlowsightError, InputError, as_flowsight_error
 from flowsight.metrics import classification
 from flowsight.metrics.fusion import fuse
 from flowsight.rows import RowParams
 from flowsight.rows import TestParams as Views
 from flowsight.serving import memory
 from flowsight.serving.bundle import STREAMS, Bundle, ServedStream
-from flowsight.serving.memory import ClipInMemory, Limits
+from flowsight.serving.memory import NO_LIMITS, ClipInMemory, Limits
 
 Floats = npt.NDArray[np.float64]
 Bytes = npt.NDArray[np.uint8]
+Result = TypeVar("Result")
 
 FRAMES_AT_ONCE = 32
 """Whole frames that go through a phase-1 network at once, as in the attention stage."""
@@ -70,7 +72,7 @@ class Prediction:
 
 
 Update = Callable[[str, int, int], None]
-"""Called with what is being done (`flow`, `attention`), and how many frames of how many."""
+"""Called with what is being done, and how many frames of how many (0: unknown)."""
 
 
 def _silent(part: str, done: int, total: int) -> None:
@@ -85,7 +87,7 @@ def predict_video(
     num_crops: int | None = None,
     threads: int | None = None,
     attention: bool = False,
-    limits: Limits = Limits(),
+    limits: Limits = NO_LIMITS,
     update: Update = _silent,
 ) -> Prediction:
     """Score one video.
@@ -114,7 +116,8 @@ def predict_videos(
     bundle: Bundle,
     videos: Sequence[Path | str],
     *,
-    limits: Limits = Limits(),
+    attention: bool | Sequence[bool] = False,
+    limits: Limits = NO_LIMITS,
     **options: Any,
 ) -> Iterator[Prediction | FlowsightError]:
     """Score videos, in their order; the next one is decoded while one goes through the networks.
@@ -122,31 +125,40 @@ def predict_videos(
     Args:
         bundle: a loaded system.
         videos: files.
+        attention: for all, or for each; see `predict_video`.
         limits: what is refused.
-        options: those of `predict_video`.
+        options: `num_views`, `num_crops` and `threads` of `predict_video`.
 
     Yields:
         A prediction, or what was wrong with that video; the others go on.
     """
+    wanted = [attention] * len(videos) if isinstance(attention, bool) else list(attention)
+
+    def read(video: Path | str) -> ClipInMemory | FlowsightError:
+        return _caught(lambda: _load(bundle, Path(video), limits, _silent))
+
     with ThreadPoolExecutor(max_workers=1) as reader:
-        waiting = [reader.submit(_load, bundle, Path(v), limits, _silent) for v in videos[:1]]
-        for video, following in zip(videos, [*videos[1:], None], strict=True):
-            current = waiting.pop()
-            try:
-                clip = current.result()
-            except FlowsightError as error:
-                found: ClipInMemory | FlowsightError = error
+        waiting = [reader.submit(read, video) for video in videos[:1]]
+        for index, video in enumerate(videos):
+            clip = waiting.pop().result()
+            if index + 1 < len(videos):
+                waiting.append(reader.submit(read, videos[index + 1]))
+            if isinstance(clip, FlowsightError):
+                yield clip
             else:
-                found = clip
-            if following is not None:
-                waiting.append(reader.submit(_load, bundle, Path(following), limits, _silent))
-            if isinstance(found, FlowsightError):
-                yield found
-                continue
-            try:
-                yield _score(bundle, str(video), found, **options)
-            except FlowsightError as error:
-                yield error
+                score = partial(_score, bundle, str(video), clip, attention=wanted[index])
+                yield _caught(partial(score, **options))
+
+
+def _caught(work: Callable[[], Result]) -> Result | FlowsightError:
+    """What the work returns, or the plain meaning of what it raises; bugs come out."""
+    try:
+        return work()
+    except Exception as error:
+        known = as_flowsight_error(error)
+        if known is None:
+            raise
+        return known
 
 
 def _load(bundle: Bundle, video: Path, limits: Limits, update: Update) -> ClipInMemory:
@@ -155,7 +167,7 @@ def _load(bundle: Bundle, video: Path, limits: Limits, update: Update) -> ClipIn
         frames=bundle.frames,
         flow=bundle.flow,
         limits=limits,
-        update=lambda done: update("flow", done, 0),
+        update=lambda done, total: update("flow", done, total),
     )
 
 
@@ -216,14 +228,8 @@ def _with_views(row: RowParams, num_views: int | None, num_crops: int | None) ->
             num_views=num_views or row.test.num_views, num_crops=num_crops or row.test.num_crops
         )
     except ValueError as error:
-        raise _wrong_views(error) from None
+        raise InputError(f"expected views that can be drawn, got: {error}") from None
     return dataclasses.replace(row, test=views)
-
-
-def _wrong_views(error: ValueError) -> FlowsightError:
-    from flowsight.errors import InputError
-
-    return InputError(f"expected views that can be drawn, got: {error}")
 
 
 def _other(stream: str) -> str:
