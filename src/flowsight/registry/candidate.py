@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowsight import tracking
 from flowsight.files import write_csv
+from flowsight.registry import store
 from flowsight.registry.store import (
     CHALLENGER,
     CHAMPION,
@@ -100,7 +100,7 @@ def publish(registry: Registry, candidate: Candidate, served: Served) -> Registe
 def _make(registry: Registry, candidate: Candidate, served: Served) -> Registered:
     with contextlib.suppress(TakenError), speaking(registry.uri):
         registry.client.create_registered_model(candidate.name)
-    with speaking(registry.uri), _quiet():
+    with speaking(registry.uri), store.quiet():
         run_id, model_id, source = _log(candidate, served)
         made = registry.client.create_model_version(
             candidate.name, source, run_id, tags=_version_tags(candidate), model_id=model_id
@@ -160,15 +160,3 @@ def _log_tables(candidate: Candidate) -> None:
             digest=candidate.tags["dvc.data"][:36],
         )
         mlflow.log_input(data, context="training and test")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """MLflow's advice on our own code is not for who registers a model."""
-    logger = logging.getLogger("mlflow")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

@@ -1,8 +1,8 @@
 """Run by its path, in a process of its own: load a registered model, time it, score videos.
 
 The model brings its code, which may be of another commit than ours; nothing of this package may
-be loaded before it. Reads one JSON object from stdin: uri, videos (below FLOWSIGHT_SERVE_ROOT) and times;
-writes one to the file named by the first argument: labels, latency_sec (median), or error.
+be loaded before it. Reads one JSON object from stdin: uri, videos (below FLOWSIGHT_SERVE_ROOT) and
+times; writes one to the file named by the first argument: labels, latency_sec (median), or error.
 """
 
 from __future__ import annotations

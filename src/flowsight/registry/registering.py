@@ -95,9 +95,10 @@ def _reads(system: str, params: Params) -> list[str]:
 
 
 def _served(root: Path, folder: Path, commit: str) -> Served:
-    from flowsight.serving import pyfunc_model, signature
+    with store.quiet():
+        from flowsight.serving import pyfunc_model
 
-    kind, example = signature()
+    kind, example = pyfunc_model.signature()
     return Served(
         code=Path(pyfunc_model.__file__),
         artifacts={"bundle": folder / "bundle"},

@@ -6,6 +6,7 @@ MLflow is imported when a connection is opened, never with this module.
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -208,7 +209,6 @@ def connect() -> Registry:
         )
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    warnings.filterwarnings("ignore", module=r"mlflow\..*")
     uri = tracking.tracking_uri()
     import mlflow
 
@@ -218,6 +218,20 @@ def connect() -> Registry:
         client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_registered_models(max_results=1)  # makes a file's tables
     return Registry(client, uri)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """MLflow's advice on our own code is not for who registers a model."""
+    logger = logging.getLogger("mlflow")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager
