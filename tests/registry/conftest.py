@@ -19,6 +19,7 @@ import pytest
 
 from flowsight.registry import candidate, store
 from flowsight.registry.candidate import Candidate, Registered, Served
+from flowsight.registry.evidence import Evidence
 
 ROOT = Path(__file__).resolve().parents[2]
 REPOSITORY_ID = "a" * 40
@@ -209,3 +210,16 @@ def promote(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
         return promoting.promote(model, root=ROOT, **options)  # type: ignore[arg-type]
 
     return call
+
+
+@pytest.fixture
+def evidence_of(tmp_path: Path) -> Callable[..., Evidence]:
+    """What the registry would say of a version; its arguments are those of `World.candidate`."""
+
+    def make(right: int = 36, version: str = "1", **changes: object) -> Evidence:
+        made = World(None, tmp_path, "toy").candidate(right, **changes)  # type: ignore[arg-type]
+        return Evidence(
+            model="toy", version=version, tags=made.tags, clips=made.clips, scores=made.scores
+        )
+
+    return make

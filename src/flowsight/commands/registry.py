@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +20,8 @@ def register(app: typer.Typer) -> None:
     app.command("promote")(promote)
     app.command("rollback")(rollback)
     app.command("history")(history)
+    app.command("lineage")(lineage)
+    app.command("reproduce")(reproduce)
 
 
 def register_model(
@@ -77,3 +80,40 @@ def history(model: Model, as_json: AsJson = False) -> None:
 
     found = remembering.history(store.connect(), model)
     typer.echo(json.dumps(found) if as_json else remembering.as_text(model, found))
+
+
+def lineage(
+    reference: Annotated[
+        str,
+        typer.Argument(
+            help="models:/two_stream@champion, models:/two_stream/3, a run's id, a checkpoint's "
+            "path, a commit, a hash of DVC, or a clip as <label>/<stem>."
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """What led to a model; or which models came from a commit, a checkpoint, data or a clip."""
+    from flowsight.registry import lineage as tracing
+    from flowsight.registry import store, telling
+
+    found = tracing.trace(store.connect(), reference, Path())
+    typer.echo(json.dumps(found) if as_json else telling.as_text(found))
+
+
+def reproduce(
+    reference: Annotated[str, typer.Argument(help="models:/two_stream@champion, ...")],
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Run every command again (hours for a large one).")
+    ] = False,
+    keep: Annotated[
+        Path | None, typer.Option(help="Leave the work tree in this folder; default: remove it.")
+    ] = None,
+) -> None:
+    """Run a model's pipeline again at its commit and say whether it comes out the same."""
+    from flowsight.registry import reproducing, store
+
+    report = reproducing.reproduce(
+        store.connect(), reference, Path(), use_cache=not no_cache, keep=keep
+    )
+    typer.echo("\n".join(report.lines()))
+    reproducing.check_reproduced(report)

@@ -109,6 +109,11 @@ def _origin(
     raw = _raw_hash(root, data, known)
     if raw is not None:
         tags["dvc.data"] = raw
+    for stage in pipeline.load(root).values():
+        if any(out == str(Path(e["path"]).parent) for e in bundle["files"].values()
+               for out in stage.outs):  # fmt: skip
+            # the tag that trainings carry in MLflow
+            tags[f"stage_hash.{stage.name}"] = pipeline.stage_key(stage.name, root)
     for name, entry in bundle["files"].items():
         tags[f"dvc.checkpoint.{name}"] = entry["stage_md5"]
         tags[f"md5.{name}"] = entry["md5"]
