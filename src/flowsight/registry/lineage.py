@@ -50,18 +50,8 @@ def trace(registry: Registry, reference: str, root: Path) -> dict[str, Any]:
         if version is not None:
             return {"kind": "run", **of_version(registry, version, root)}
         return {"kind": "data", **_of_hash(registry, reference, root)}
-    if reference.count("/") == 1 and not reference.startswith(("/", "refs/")):
-        models = list(of_clip(registry, reference))
-        if any(one["subset"] for one in models):
-            return {"kind": "clip", "reference": reference, "models": models}
-        # a branch may have one slash too
-        try:
-            return {"kind": "commit", **_of_commit(registry, reference, root)}
-        except InputError:
-            raise InputError(
-                f"expected a clip that some registered model has seen, found none that knows "
-                f"{reference!r} ({len(models)} asked); nor is it a branch"
-            ) from None
+    if "/" in reference and not _is_commit(root, reference):  # a branch may have a slash too
+        return {"kind": "clip", "reference": reference, "models": _of_clip(registry, reference)}
     return {"kind": "commit", **_of_commit(registry, reference, root)}
 
 
@@ -258,6 +248,24 @@ def _of_hash(registry: Registry, md5: str, root: Path) -> dict[str, Any]:
 
 def _touches(entry: Mapping[str, Any], hashes: set[str]) -> bool:
     return any(one.get("md5") in hashes for key in ("deps", "outs") for one in entry.get(key, ()))
+
+
+def _is_commit(root: Path, reference: str) -> bool:
+    try:
+        locks.check_commit(root, reference)
+    except InputError:
+        return False
+    return True
+
+
+def _of_clip(registry: Registry, clip: str) -> list[dict[str, Any]]:
+    models = list(of_clip(registry, clip))
+    if not any(one["subset"] for one in models):
+        raise InputError(
+            f"expected a branch, or a clip as <label>/<stem> that some registered model knows, got "
+            f"{clip!r}; {len(models)} versions were asked"
+        )
+    return models
 
 
 def of_clip(registry: Registry, clip: str) -> Iterator[dict[str, Any]]:

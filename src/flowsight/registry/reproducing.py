@@ -177,7 +177,8 @@ def _compare(
     system: str,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Same and different: every output of the stages, the registered weights, the metrics."""
-    same, different = [], []
+    same: list[str] = []
+    different: list[str] = []
     old = locks.outs({name: before[name] for name in needed})
     for path, md5 in old.items():
         got = origin.md5(tree / path) if (tree / path).exists() else "nothing"

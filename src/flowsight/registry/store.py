@@ -20,7 +20,7 @@ from flowsight.errors import FlowsightError, InputError, ResourceError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 
@@ -69,13 +69,21 @@ class Registry:
             NotThereError: with the nearest name.
         """
         with speaking(self.uri):
-            known = sorted(model.name for model in self.client.search_registered_models())
+            known = sorted(model.name for model in self._models())
         if name in known:
             return
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"registered: {', '.join(known)}"
         hint = hint if known else "none is registered yet; `flowsight register SYSTEM` does it"
         raise NotThereError(f"expected a registered model, found no {name!r}; {hint}")
+
+    def _models(self) -> list[RegisteredModel]:
+        page = self.client.search_registered_models(max_results=200)
+        found = list(page)
+        while page.token:
+            page = self.client.search_registered_models(max_results=200, page_token=page.token)
+            found += page
+        return found
 
     def aliases(self, name: str) -> dict[str, str]:
         """Alias -> version of a model.
