@@ -177,7 +177,7 @@ class World:
 
     def publish(self, right: int = 36, answers: str = "{}", **changes: object) -> Registered:
         made = self.candidate(right, **changes)  # type: ignore[arg-type]
-        return candidate.publish(self.registry, made, self.served(answers))
+        return candidate.publish(self.registry, made, lambda: self.served(answers))
 
     def aliases(self) -> dict[str, str]:
         return self.registry.aliases(self.model)

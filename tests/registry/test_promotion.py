@@ -87,12 +87,12 @@ def test_register_promote_history_rollback(
 
 def test_the_same_checkpoint_is_registered_once(world) -> None:
     made = world.candidate(checkpoint="same")
-    first = candidate.publish(world.registry, made, world.served())
-    again = candidate.publish(world.registry, made, world.served())
+    first = candidate.publish(world.registry, made, world.served)
+    again = candidate.publish(world.registry, made, world.served)
     assert (again.version, again.run_id, again.is_new) == ("1", first.run_id, False)
     world.registry.point(world.model, "challenger", None)
     world.registry.point(world.model, "champion", "1")
-    candidate.publish(world.registry, made, world.served())
+    candidate.publish(world.registry, made, world.served)
     assert world.aliases() == {"champion": "1"}  # a champion challenges nobody
     assert len(world.registry.versions(world.model)) == 1
 

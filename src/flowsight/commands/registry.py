@@ -38,6 +38,8 @@ def register_model(
         made = registering.register(system, split_id=split)
     else:
         made = registering.register_revision(system, rev, split_id=split)
+    verb = "are now" if made.is_new else "were there already, as"
+    typer.echo(f"{made.name}: these checkpoints {verb} version {made.version}", err=True)
     content = {"model": made.name, "version": made.version, "run_id": made.run_id}
     typer.echo(json.dumps(content | {"new": made.is_new}))
 

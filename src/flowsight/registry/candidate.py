@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,17 +79,22 @@ def find(registry: Registry, name: str, checkpoint: str) -> Registered | None:
     return None
 
 
-def publish(registry: Registry, candidate: Candidate, served: Served) -> Registered:
+def publish(registry: Registry, candidate: Candidate, served: Callable[[], Served]) -> Registered:
     """Make a version of a registered model, unless its checkpoints have one; alias challenger.
 
     A version appears whole, with its tags, after all its artifacts: killed before, it leaves a run
     that nobody looks at.
 
+    Args:
+        registry: where.
+        candidate: what is known of the model.
+        served: makes the model itself; called only where there is no version yet.
+
     Raises:
         ResourceError: the registry cannot be reached.
     """
     found = find(registry, candidate.name, candidate.checkpoint) or _make(
-        registry, candidate, served
+        registry, candidate, served()
     )
     aliases = registry.aliases(found.name)
     if found.version not in (aliases.get(CHAMPION), aliases.get(CHALLENGER)):

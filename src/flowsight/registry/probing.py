@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _PROBE = str(Path(__file__).with_name("probe.py"))
 _TIMEOUT_SEC = 3600.0
 _SHORT = "short.avi"
+_LIMITS = {"MAX_MB": "1e5", "MAX_SEC": "1e5", "MAX_FRAMES": "1e6", "MAX_SIDE": "16384"}
+"""Of the server in the model: test clips are no strangers' videos."""
 
 
 def latency(registry: Registry, model: Evidence, times: int) -> float | None:
@@ -101,6 +103,7 @@ def _ask(
             "MLFLOW_TRACKING_URI": registry.uri,
             "MLFLOW_REGISTRY_URI": registry.uri,
             "FLOWSIGHT_SERVE_ROOT": str(root.resolve()),
+            **{f"FLOWSIGHT_SERVE_{name}": value for name, value in _LIMITS.items()},
         }
         done = subprocess.run(
             [sys.executable, "-P", _PROBE, str(out)],

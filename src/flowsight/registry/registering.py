@@ -40,11 +40,7 @@ def register(system: str, *, split_id: str | None = None, root: Path = Path()) -
             system, folder / "bundle", root=root, split_id=split_id, check_lock=True
         )
         made = describing.candidate(system, params, description, root, commit, folder / "bundle")
-        found = candidate.find(registry, system, made.checkpoint)
-        served = None if found else _served(root, folder, commit)
-        if served is None:  # only its alias may be missing
-            served = Served(code=Path(), artifacts={})
-        return candidate.publish(registry, made, served)
+        return candidate.publish(registry, made, lambda: _served(root, folder, commit))
 
 
 def register_revision(system: str, revision: str, *, split_id: str | None = None) -> Registered:
