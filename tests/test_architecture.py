@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "datasets/sampling.py": TORCH,
     "datasets/transforms.py": TORCH,
     "tracking.py": {"mlflow"},
+    "registry": {"mlflow"},
     "serving/bundle.py": TORCH,
     "serving/prediction.py": TORCH,
     "serving/pyfunc_model.py": {"mlflow"},

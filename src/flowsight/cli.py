@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from flowsight import errors
-from flowsight.commands import cluster, standalone
-from flowsight.commands import cluster, serving
+from flowsight.commands import cluster, registry, serving, standalone
 
 app = typer.Typer(
     help="From raw videos to two-stream attention results, reproducibly.",
@@ -128,8 +127,9 @@ def import_denseflow(
 
 
 cluster.register(app)
-standalone.register(app)
+registry.register(app)
 serving.register(app)
+standalone.register(app)
 
 
 def main() -> None:

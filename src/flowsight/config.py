@@ -26,6 +26,7 @@ __all__ = [
     "InputParams",
     "NetworkParams",
     "Params",
+    "PromotionParams",
     "RowParams",
     "SampleParams",
     "SplitsParams",
@@ -186,6 +187,31 @@ class EvaluateParams:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PromotionParams:
+    """What a model must show before it serves; a clean data gate and no leakage always count."""
+
+    min_accuracy: float = 0.5
+    """Share of its test clips that the challenger gets right."""
+    max_loss: float = 0.02
+    """Accuracy it may lose against the champion, on the same clips ..."""
+    probability: float = 0.95
+    """... with this probability at least, by a paired bootstrap."""
+    bootstrap_samples: int = 2000
+    max_latency_sec: float | None = 30.0
+    """Median for a short video, on the machine that promotes; null: not measured."""
+    max_size_mb: float | None = 600.0
+    """Of the model's weights, in 10^6 bytes; null: any."""
+
+    def __post_init__(self) -> None:
+        for name in ("min_accuracy", "max_loss", "probability"):
+            check(0 <= getattr(self, name) <= 1, f"{name} must be in [0, 1]")
+        check(self.bootstrap_samples >= 100, "bootstrap_samples must be at least 100")
+        for name in ("max_latency_sec", "max_size_mb"):
+            value = getattr(self, name)
+            check(value is None or value > 0, f"{name} must be positive or null")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Params:
     """All of `params.yaml`."""
 
@@ -203,6 +229,7 @@ class Params:
     rows: dict[str, RowParams]
     attention: AttentionParams
     evaluate: EvaluateParams
+    promotion: PromotionParams = field(default_factory=PromotionParams)
     instances: dict[str, Any] = field(default_factory=dict)
     """Rows x splits as DVC's `foreach` walks them; made by the resolver in `conf/`."""
 

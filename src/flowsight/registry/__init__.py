@@ -1,0 +1,1 @@
+"""Models that are kept: registered versions, the gate before service, its history, lineage."""

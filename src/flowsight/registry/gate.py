@@ -1,0 +1,240 @@
+"""The gate before service: pure functions from the evidence of two versions to a verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flowsight.config import PromotionParams
+from flowsight.metrics.bootstrap import Hits, resampled_means
+from flowsight.registry.evidence import Evidence
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS = ("top1", "top5", "mean_class")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row of the table that a person reads."""
+
+    name: str
+    wanted: str
+    champion: str
+    challenger: str
+    passed: bool
+    why: str = ""
+    """Said where it did not pass."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All rows, and the numbers behind them."""
+
+    checks: tuple[Check, ...]
+    numbers: Mapping[str, float]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether every row passed."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Of the rows that did not pass."""
+        return [f"{check.name}: {check.why}" for check in self.checks if not check.passed]
+
+
+def judge(
+    challenger: Evidence,
+    champion: Evidence | None,
+    limits: PromotionParams,
+    *,
+    champion_scores: pd.DataFrame | None = None,
+    latency_sec: float | None = None,
+    repository: str,
+    seed: int,
+) -> Verdict:
+    """Compare two versions on the challenger's test clips.
+
+    Args:
+        challenger: the one that wants to serve.
+        champion: the one that serves; None: only the absolute thresholds count.
+        limits: `params.promotion`.
+        champion_scores: of all the challenger's test clips; None without a champion.
+        latency_sec: median seconds of the challenger for a short video; None: not measured.
+        repository: id of this repository.
+        seed: of the resampling.
+    """
+    other = champion.tags.get if champion else (lambda name, default="": default)
+    rows = [
+        _origin(challenger, champion, repository),
+        _same("data gate", "passed", other("data_gate", ""), challenger.tags.get("data_gate", "")),
+        _finite(challenger),
+        _leakage(challenger, champion),
+    ]
+    own = _hits(challenger.scores)
+    accuracy = float(np.mean(list(own.values()))) if own else math.nan
+    theirs = _hits(champion_scores) if champion_scores is not None else {}
+    numbers = {"accuracy": accuracy, "num_clips": float(len(own))}
+    rows.append(_minimum(accuracy, theirs, own, limits))
+    if champion is not None:
+        rows.append(_not_worse(own, theirs, limits, seed, numbers))
+    rows.append(_latency(latency_sec, limits))
+    rows.append(_size(challenger, champion, limits))
+    if latency_sec is not None:
+        numbers["latency_sec"] = latency_sec
+    return Verdict(tuple(rows), {k: round(v, 6) for k, v in numbers.items() if math.isfinite(v)})
+
+
+def _origin(challenger: Evidence, champion: Evidence | None, repository: str) -> Check:
+    found = [e.tags.get("repository", "none") for e in (champion, challenger) if e is not None]
+    why = f"trained in the repository {found[-1][:10]}, this one is {repository[:10]}"
+    theirs = found[0][:10] if champion else ""
+    return Check(
+        "repository", repository[:10], theirs, found[-1][:10], found[-1] == repository, why
+    )
+
+
+def _same(name: str, wanted: str, champion: str, challenger: str) -> Check:
+    why = f"expected {wanted}, got {challenger or 'nothing'}"
+    return Check(name, wanted, champion, challenger or "none", challenger == wanted, why)
+
+
+def _finite(challenger: Evidence) -> Check:
+    """Its numbers: the metrics it was registered with, and every probability."""
+    bad = [name for name in METRICS if not _is_number(challenger.tags.get(name))]
+    probs = challenger.scores[[c for c in challenger.scores.columns if c.startswith("prob_")]]
+    rows = ~np.isfinite(probs.to_numpy(dtype=np.float64)).all(axis=1)
+    clips = challenger.scores["clip_id"][rows].tolist()
+    said = [f"{name} is {challenger.tags.get(name, 'missing')}" for name in bad]
+    said += [f"NaN or infinity for {', '.join(clips[:3])}"] if clips else []
+    unscored = sorted(set(challenger.tested["clip_id"]) - set(challenger.scores["clip_id"]))
+    said += [f"no prediction for {', '.join(unscored[:3])}"] if unscored else []
+    said += ["no test clips"] if challenger.tested.empty else []
+    why = "; ".join(said)
+    return Check("numbers", "all there, finite", "", "bad" if said else "good", not said, why)
+
+
+def _is_number(text: str | None) -> bool:
+    try:
+        return math.isfinite(float(text or "nan"))
+    except ValueError:
+        return False
+
+
+def _leakage(challenger: Evidence, champion: Evidence | None) -> Check:
+    """Clips of the test that one of them has learnt from, by name or by content."""
+    counts, said = [], []
+    for who, evidence in (("champion", champion), ("challenger", challenger)):
+        if evidence is None:
+            counts.append("")
+            continue
+        seen = _leaked(challenger.tested, evidence.learnt)
+        counts.append(f"{len(seen)} of {len(challenger.tested)}")
+        if seen:
+            more = ", ..." if len(seen) > 3 else ""
+            said.append(f"the {who} was trained on {', '.join(seen[:3])}{more}")
+    why = "; ".join(said)
+    return Check("test clips learnt from", "none", counts[0], counts[1], not said, why)
+
+
+def _leaked(tested: pd.DataFrame, learnt: pd.DataFrame) -> list[str]:
+    same = tested["clip_id"].isin(set(learnt["clip_id"]))
+    same |= tested["sha256"].isin(set(learnt["sha256"].dropna()))
+    return sorted(tested.loc[same, "clip_id"])
+
+
+def _hits(scores: pd.DataFrame) -> dict[str, float]:
+    right = (scores["predicted"] == scores["label"]).astype(float)
+    return dict(zip(scores["clip_id"], right, strict=True))
+
+
+def _minimum(
+    accuracy: float, theirs: Mapping[str, float], own: Mapping[str, float], limits: PromotionParams
+) -> Check:
+    passed = accuracy >= limits.min_accuracy
+    why = f"{accuracy:.4f} on {len(own)} clips is below {limits.min_accuracy:g}"
+    champion = f"{np.mean(list(theirs.values())):.4f}" if theirs else ""
+    return Check(
+        "accuracy", f">= {limits.min_accuracy:g}", champion, f"{accuracy:.4f}", passed, why
+    )
+
+
+def _not_worse(
+    own: Mapping[str, float],
+    theirs: Mapping[str, float],
+    limits: PromotionParams,
+    seed: int,
+    numbers: dict[str, float],
+) -> Check:
+    """How sure it is that the challenger loses no more than allowed: the same clips, drawn anew."""
+    name = f"P(loss <= {limits.max_loss:g})"
+    wanted = f">= {limits.probability:g}"
+    common = sorted(own.keys() & theirs.keys())
+    if len(common) < len(own) or not common:
+        missing = sorted(own.keys() - theirs.keys())
+        why = f"the champion has no prediction for {', '.join(missing[:3]) or 'any clip'}"
+        return Check(name, wanted, "", "unknown", False, why)
+    gains = np.array([own[clip] - theirs[clip] for clip in common])
+    hits = Hits(items=np.arange(len(common)), values=gains)
+    means = resampled_means([hits], num_samples=limits.bootstrap_samples, seed=seed)
+    # the smallest step between two means is 1 / clips: rounding must not count as a loss
+    probability = float(np.mean(means >= -limits.max_loss - 1e-9))
+    low, high = np.quantile(means, [0.025, 0.975])
+    numbers |= {
+        "champion_accuracy": float(np.mean([theirs[clip] for clip in common])),
+        "gain": float(gains.mean()),
+        "gain_low": float(low),
+        "gain_high": float(high),
+        "probability": probability,
+    }
+    shown = f"{probability:.3f} (gain {gains.mean():+.4f}, 95 % {low:+.4f}..{high:+.4f})"
+    why = (
+        f"only {probability:.3f} sure to lose no more than {limits.max_loss:g} on the same "
+        f"{len(common)} clips"
+    )
+    return Check(name, wanted, "", shown, probability >= limits.probability, why)
+
+
+def _latency(own: float | None, limits: PromotionParams) -> Check:
+    wanted = "any" if limits.max_latency_sec is None else f"<= {limits.max_latency_sec:g} s"
+    if own is None:
+        passed = limits.max_latency_sec is None
+        return Check("seconds, short video", wanted, "", "not measured", passed, "not measured")
+    passed = limits.max_latency_sec is None or own <= limits.max_latency_sec
+    why = f"{own:.3f} s is more than {limits.max_latency_sec} s"
+    return Check("seconds, short video", wanted, "", f"{own:.3f} s", passed, why)
+
+
+def _size(challenger: Evidence, champion: Evidence | None, limits: PromotionParams) -> Check:
+    sizes = [_megabytes(e) if e else None for e in (champion, challenger)]
+    texts = ["" if size is None else f"{size:.1f} MB" for size in sizes]
+    own, most = sizes[1], limits.max_size_mb
+    wanted = "any" if most is None else f"<= {most:g} MB"
+    passed = most is None or (own is not None and own <= most)
+    return Check("size", wanted, texts[0], texts[1] or "unknown", passed, f"{texts[1]} is too much")
+
+
+def _megabytes(evidence: Evidence) -> float | None:
+    size = evidence.tags.get("size_bytes", "")
+    return int(size) / 1e6 if size.isdigit() else None
+
+
+def table(checks: Sequence[Check]) -> list[str]:
+    """The checks as lines of text."""
+    rows = [("check", "wanted", "champion", "challenger", "")]
+    rows += [
+        (c.name, c.wanted, c.champion or "-", c.challenger, "ok" if c.passed else "REFUSED")
+        for c in checks
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

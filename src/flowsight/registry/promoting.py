@@ -1,0 +1,151 @@
+"""`flowsight promote`: the gate, then the aliases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowsight import config
+from flowsight.errors import GateError, InputError
+from flowsight.registry import evidence, gate, locks, moving, probing, store, trail
+from flowsight.registry.evidence import Evidence
+from flowsight.registry.gate import Verdict
+from flowsight.registry.store import CHALLENGER, CHAMPION, PREVIOUS, Registry
+from flowsight.registry.trail import Plan
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `promote` found and did."""
+
+    verdict: Verdict
+    champion: str | None
+    """Version before."""
+    challenger: str
+    done: bool
+
+    def lines(self) -> list[str]:
+        """The table and the verdict, for a person."""
+        verdict = "accepted" if self.verdict.accepted else "REFUSED"
+        text = [*gate.table(self.verdict.checks), "", f"{verdict}: version {self.challenger}"]
+        text[-1] += f" against champion {self.champion}" if self.champion else ", the first one"
+        return text + [f"  {reason}" for reason in self.verdict.reasons]
+
+
+def promote(
+    model: str,
+    *,
+    dry_run: bool = False,
+    force: str | None = None,
+    root: Path = Path(),
+    say: bool = True,
+) -> Outcome:
+    """Let the challenger take the champion's place, if the gate accepts it.
+
+    Args:
+        model: registered name.
+        dry_run: only look; nothing is changed.
+        force: a reason to do it against the gate's verdict.
+        root: the repository, for its thresholds, its name, and videos to score anew.
+        say: print the table.
+
+    Raises:
+        GateError: refused.
+        NotThereError: no such model, no challenger, or a run that was deleted.
+        ResourceError: the registry cannot be reached, or somebody else was faster.
+    """
+    params = config.load(root / "params.yaml")
+    repository = locks.repository_id(root)
+    registry = store.connect()
+    registry.check_model(model)
+    history = trail.entries(registry, model) if dry_run else moving.settle(registry, model)
+    aliases = registry.aliases(model)
+    challenger, champion = _both(registry, model, aliases)
+    verdict = _judge(registry, challenger, champion, params, repository, root)
+    outcome = Outcome(
+        verdict, champion.version if champion else None, challenger.version, done=False
+    )
+    if say:
+        print("\n".join(outcome.lines()), flush=True)
+    if not verdict.accepted and force is None:
+        raise GateError(f"{model} {challenger.version} refused: {'; '.join(verdict.reasons)}")
+    if dry_run:
+        return outcome
+    plan = Plan(
+        action="promote",
+        champion=(aliases.get(CHAMPION), challenger.version),
+        previous=(aliases.get(PREVIOUS), aliases.get(CHAMPION)),
+        why=_why(verdict, force),
+        numbers=verdict.numbers,
+    )
+    moving.change(registry, model, trail.next_number(history), plan)
+    return Outcome(verdict, outcome.champion, outcome.challenger, done=True)
+
+
+def _why(verdict: Verdict, force: str | None) -> str:
+    if verdict.accepted:
+        return "accepted by the gate" + (f"; {force}" if force else "")
+    return f"FORCED: {force} (refused: {'; '.join(verdict.reasons)})"
+
+
+def _both(
+    registry: Registry, model: str, aliases: dict[str, str]
+) -> tuple[Evidence, Evidence | None]:
+    if CHALLENGER not in aliases:
+        there = ", ".join(f"{a} is version {v}" for a, v in sorted(aliases.items())) or "no alias"
+        raise store.NotThereError(
+            f"expected a challenger of {model}, found none ({there}); `flowsight register {model}` "
+            "makes one"
+        )
+    challenger = evidence.load(registry, registry.version(model, CHALLENGER))
+    if CHAMPION not in aliases:
+        return challenger, None
+    if aliases[CHAMPION] == aliases[CHALLENGER]:
+        raise InputError(f"version {aliases[CHAMPION]} of {model} is the champion already")
+    return challenger, evidence.load(registry, registry.version(model, CHAMPION))
+
+
+def _judge(
+    registry: Registry,
+    challenger: Evidence,
+    champion: Evidence | None,
+    params: config.Params,
+    repository: str,
+    root: Path,
+) -> Verdict:
+    times = 3 if params.promotion.max_latency_sec is not None else 0
+    own = probing.latency(registry, challenger, times)
+    scores = _champion_scores(registry, challenger, champion, root) if champion else None
+    return gate.judge(
+        challenger,
+        champion,
+        params.promotion,
+        champion_scores=scores,
+        latency_sec=own,
+        repository=repository,
+        seed=params.seed,
+    )
+
+
+def _champion_scores(
+    registry: Registry, challenger: Evidence, champion: Evidence, root: Path
+) -> pd.DataFrame:
+    """The champion's predictions of the challenger's test clips, made anew where there are none."""
+    import pandas as pd
+
+    tested = challenger.tested[["clip_id", "label", "path", "sha256"]]
+    before = champion.scores[["clip_id", "predicted"]].merge(
+        champion.clips[["clip_id", "sha256"]], on="clip_id"
+    )
+    # a clip of the same name with other content is another clip
+    joined = tested.merge(before, on=["clip_id", "sha256"], how="left")
+    missing = joined[joined["predicted"].isna()]
+    if missing.empty:
+        return joined[["clip_id", "label", "predicted"]]
+    again = missing.assign(predicted=probing.score(registry, champion, challenger, missing, root))
+    both = pd.concat([joined.dropna(subset=["predicted"]), again])
+    return both[["clip_id", "label", "predicted"]]
