@@ -24,6 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from flowsight.errors import ResourceError
+
 EXPERIMENT = "flowsight"
 _WAIT_SEC = 120.0
 """How long a finished training waits for its last lines to be stored."""
@@ -161,6 +163,25 @@ def _close(tracker: subprocess.Popen[bytes], pipe: IO[bytes], wait_sec: float) -
 def _warn(reason: str) -> None:
     text = " ".join(reason.split())[:300]
     print(f"tracking: {text} ({tracking_uri()}); the work goes on without it", file=sys.stderr)
+
+
+def registered_commits(uri: str) -> list[str]:
+    """Commits that the versions of registered models came from (their tag `git_commit`).
+
+    Args:
+        uri: of the tracking server or store.
+
+    Raises:
+        ResourceError: the registry cannot be read; nothing may be taken for unneeded then.
+    """
+    try:
+        from mlflow import MlflowClient
+
+        versions = MlflowClient(tracking_uri=uri, registry_uri=uri).search_model_versions()
+    except Exception as error:  # whatever a server or a database may raise
+        reason = " ".join(str(error).split())[:200]
+        raise ResourceError(f"cannot read the registry of models at {uri}: {reason}") from None
+    return sorted({one.tags["git_commit"] for one in versions if one.tags.get("git_commit")})
 
 
 # ---- the tracker's process ----

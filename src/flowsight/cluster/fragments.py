@@ -40,13 +40,13 @@ class Store:
 
     def __init__(self, base: str) -> None:
         self.base = base.rstrip("/")
-        self._remote = "://" in base
+        self.is_remote = "://" in base
 
     def read(self, name: str) -> str | None:
         """The text, None if there is none."""
         with self._reached():
             try:
-                if self._remote:
+                if self.is_remote:
                     fs, root = self._filesystem()
                     fs.invalidate_cache()
                     return bytes(fs.cat_file(f"{root}/{name}")).decode()
@@ -57,18 +57,47 @@ class Store:
     def write(self, name: str, text: str) -> None:
         """Put a text, whole or not at all."""
         with self._reached():
-            if self._remote:
+            if self.is_remote:
                 fs, root = self._filesystem()
                 fs.pipe_file(f"{root}/{name}", text.encode())
                 return
             with atomic_file(Path(self.base) / name) as temporary:
                 temporary.write_text(text, encoding="utf-8")
 
+    def create(self, name: str, text: str) -> bool:
+        """Put a text unless there is one; whether it was put.
+
+        Of several exactly one wins: always in a folder; in an object store if it heeds
+        `If-None-Match` (AWS and most others do).
+        """
+        with self._reached():
+            try:
+                if self.is_remote:
+                    return self._create_object(name, text)
+                path = Path(self.base) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("x", encoding="utf-8") as file:
+                    file.write(text)
+                return True
+            except FileExistsError:
+                return False
+
+    def _create_object(self, name: str, text: str) -> bool:
+        fs, root = self._filesystem()
+        try:
+            fs.pipe_file(f"{root}/{name}", text.encode(), mode="create")
+        except Exception as error:
+            # s3fs has no error of its own for it
+            if "PreconditionFailed" in repr(error) or "pre-condition" in str(error).lower():
+                return False
+            raise
+        return True
+
     def names(self, folder: str = "") -> list[str]:
         """Names of what is right below a folder, sorted."""
         with self._reached():
             try:
-                if self._remote:
+                if self.is_remote:
                     fs, root = self._filesystem()
                     fs.invalidate_cache()
                     found = fs.ls(f"{root}/{folder}".rstrip("/"), detail=False)
@@ -82,7 +111,7 @@ class Store:
     def remove(self, name: str) -> None:
         """Remove a text or a folder; nothing there is fine."""
         with self._reached():
-            if self._remote:
+            if self.is_remote:
                 fs, root = self._filesystem()
                 fs.invalidate_cache()
                 if fs.exists(f"{root}/{name}"):
@@ -98,7 +127,7 @@ class Store:
         """Seconds since the epoch when something right below a folder last changed."""
         with self._reached():
             try:
-                if self._remote:
+                if self.is_remote:
                     fs, root = self._filesystem()
                     fs.invalidate_cache()
                     entries = fs.ls(f"{root}/{folder}", detail=True)

@@ -4,9 +4,9 @@ Within a workplace (all who share FLOWSIGHT_WORK) the lock is `flock`: it falls 
 dies. Beyond it a lease lies in FLOWSIGHT_RUNS, which may be an object store without locks: the
 holder rewrites it every few seconds. One whose beat stands still for `FLOWSIGHT_LEASE_SEC` (60 s
 by the waiter's own clock; clocks of hosts are never compared) belongs to a dead worker and is
-taken over. Where two take it in the same moment, the one whose name stays in it after a short wait
-has it. Should both ever compute, nothing is lost but time: objects are stored under their content's
-hash, and a fragment appears whole.
+taken over. Where two take over in the same moment, the one whose name stays in it after a short
+wait has it. Should both ever compute, nothing is lost but time: objects are stored under the hash
+of their content, and a fragment appears whole.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def held(
             yield False
             return
         try:
-            yield True
+            yield not is_done()  # its last holder may have finished just now
         finally:
             beat.release()
 
@@ -117,9 +117,7 @@ class _Beat:
             stale = time.monotonic() - since > self._timeout
             # we hold the lock of this workplace, so a holder from here is dead
             if content is None or content["workplace"] == self._workplace or stale:
-                if content is not None:
-                    print(f"{self._stage}: taking over from a lost worker", file=sys.stderr)
-                if self._take():
+                if self._take(over=content is not None):
                     return True
                 continue
             if not said:
@@ -129,12 +127,18 @@ class _Beat:
                 return False
             time.sleep(min(2.0, self._timeout / 4))
 
-    def _take(self) -> bool:
-        self._write()
-        time.sleep(min(_SETTLE_SEC, self._timeout / 4))
-        content = self._read()
-        if content is None or content["holder"] != self._holder:
+    def _take(self, *, over: bool) -> bool:
+        if over:
+            print(f"{self._stage}: taking over from a lost worker", file=sys.stderr)
+            self._write()
+        elif not self._store.create(self._name, self._text()):
+            time.sleep(0.1)  # somebody was faster, or is just writing
             return False
+        if over or self._store.is_remote:  # the last to write has it
+            time.sleep(min(_SETTLE_SEC, self._timeout / 4))
+            content = self._read()
+            if content is None or content["holder"] != self._holder:
+                return False
         self._thread = threading.Thread(target=self._keep, daemon=True)
         self._thread.start()
         return True
@@ -159,16 +163,20 @@ class _Beat:
         except ResourceError as error:  # it will look dead soon
             print(f"warning: {error}", file=sys.stderr)
 
-    def _write(self) -> None:
+    def _text(self) -> str:
         content = {"holder": self._holder, "workplace": self._workplace, "beat": self._count}
-        self._store.write(self._name, json.dumps(content))
+        return json.dumps(content)
+
+    def _write(self) -> None:
+        self._store.write(self._name, self._text())
 
     def _read(self) -> dict[str, Any] | None:
         text = self._store.read(self._name)
         if text is None:
             return None
+        nobody = {"holder": "", "workplace": "", "text": text}  # just being written, or broken
         try:
             content = json.loads(text)
-            return content if {"holder", "workplace"} <= set(content) else None
+            return content if {"holder", "workplace"} <= set(content) else nobody
         except (json.JSONDecodeError, TypeError):
-            return None
+            return nobody

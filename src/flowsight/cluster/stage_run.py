@@ -99,10 +99,8 @@ def _work(
         dvcwork.set_up(place, tree)
         upstream = _upstream_entries(place, run_id, rev, stages, name)
         own = None if force else dvcwork.read_lock(tree).get(name)
-        if own is not None and not _fits(tree, own, upstream, stages, stage):
-            own = None
         try:
-            outcome = _bring_up(place, tree, stage, upstream, own, micro_batch)
+            outcome = _bring_up(place, tree, stage, upstream, own, micro_batch, force)
         except MemoryLimitError as error:
             size = memory.halve(place, run_id, stage, tree, used=micro_batch, message=str(error))
             raise MemoryLimitError(f"{error}; the next try takes a micro-batch of {size}") from None
@@ -138,35 +136,23 @@ def _upstream_entries(
     return entries
 
 
-def _fits(
-    tree: Path,
-    own: Mapping[str, Any],
-    upstream: Mapping[str, Any],
-    stages: Mapping[str, Stage],
-    stage: Stage,
-) -> bool:
+def _fits(place: Workplace, tree: Path, own: Mapping[str, Any], stage: Stage) -> bool:
     """Whether the committed entry of a stage was made from what it would read now.
 
     DVC does not look at inputs that are not there, so a stale entry would hide a change.
     """
-    now = _hashes(upstream.values(), "outs")
     then = _hashes([own], "deps")
-    for dep in stage.deps:
-        if _produced(dep, stages):
-            same = dep in now and now[dep] == then.get(dep)
-        else:
-            same = (tree / dep).exists() or dvcwork.tracked_hash(tree, dep) == then.get(dep, "-")
-        if not same:
-            return False
-    return True
+    absent = [dep for dep in stage.deps if not (tree / dep).exists()]
+    if any(dep not in then for dep in absent):
+        return False
+    if not absent:
+        return True
+    now = dvcwork.listing(place, tree)
+    return all(dvcwork.hash_at(now, dep) == then[dep] for dep in absent)
 
 
 def _hashes(entries: Any, key: str) -> dict[str, str]:
     return {item["path"]: item.get("md5", "") for entry in entries for item in entry.get(key, [])}
-
-
-def _produced(dep: str, stages: Mapping[str, Stage]) -> bool:
-    return any(pipeline.overlaps(dep, out) for stage in stages.values() for out in stage.outs)
 
 
 def _bring_up(
@@ -176,24 +162,27 @@ def _bring_up(
     upstream: Mapping[str, Any],
     own: Mapping[str, Any] | None,
     micro_batch: int | None,
+    force: bool,
 ) -> str:
     """Run or restore the stage and push it; `ran`, `restored` or `unchanged`."""
-    dvcwork.write_lock(tree, {**upstream, **({stage.name: own} if own is not None else {})})
-    if own is not None:
+    dvcwork.write_lock(tree, upstream)
+    if own is not None and _fits(place, tree, own, stage):
+        dvcwork.write_lock(tree, {stage.name: own}, add=True)
         done = dvcwork.repro(place, tree, stage.name, dry=True)
-        if dvcwork.outcome(done) == "unchanged" and not dvcwork.missing(place, tree, stage.name):
+        if dvcwork.outcome(done) == "unchanged" and dvcwork.is_stored(place, tree, stage.name):
             dvcwork.transfer(place, tree, "push", stage.name)
             return "unchanged"
         dvcwork.write_lock(tree, upstream)
-    targets = inputs(stage, upstream)
+    targets = inputs(tree, stage, upstream)
     if targets:
         print(f"{stage.name}: fetching {', '.join(targets)}", file=sys.stderr)
         dvcwork.transfer(place, tree, "pull", *targets)
     dvcwork.bring_engine(tree, stage)
     variables = {} if micro_batch is None else {"FLOWSIGHT_MICRO_BATCH": str(micro_batch)}
     with gpus.lent(int(stage.meta.get("gpus", 0)), stage.name) as lent:
+        variables |= lent.variables
         done = dvcwork.repro(
-            place, tree, stage.name, locks=lent.locks, variables={**variables, **lent.variables}
+            place, tree, stage.name, locks=lent.locks, variables=variables, force=force
         )
     dvcwork.transfer(place, tree, "push", "--run-cache", stage.name)
     return dvcwork.outcome(done)
@@ -207,12 +196,14 @@ def check_consistent(
     Raises:
         FlowsightError: naming those that read something else.
     """
-    stale = [
-        name
-        for name, stage in stages.items()
-        for dep, md5 in _hashes([entries[name]], "deps").items()
-        if dep in (outs := _hashes(entries.values(), "outs")) and outs[dep] != md5
-    ]
+    now = dvcwork.listing(place, tree)
+    outs = _hashes(entries.values(), "outs")
+    stale = []
+    for name, stage in stages.items():
+        then = _hashes([entries[name]], "deps")
+        absent = [dep for dep in stage.deps if not (tree / dep).exists()]
+        if any((outs.get(dep) or dvcwork.hash_at(now, dep)) != then.get(dep) for dep in absent):
+            stale.append(name)
     if stale:
         raise FlowsightError(
             f"expected every stage to have read what the others published, but {', '.join(stale)} "
@@ -220,14 +211,18 @@ def check_consistent(
         )
 
 
-def inputs(stage: Stage, upstream: Mapping[str, Any]) -> list[str]:
-    """What to fetch of upstream stages' outputs: no more than the stage reads.
+def inputs(tree: Path, stage: Stage, upstream: Mapping[str, Any]) -> list[str]:
+    """What to fetch of upstream stages' outputs and tracked data: no more than the stage reads.
 
     A folder that several stages write into is no output itself, so DVC cannot fetch it by its
     name: the outputs in it are named.
     """
     outs = [out for entry in upstream.values() for out in _hashes([entry], "outs")]
-    wanted: set[str] = set()
+    wanted = {
+        dep
+        for dep in stage.deps
+        if not (tree / dep).exists() and not any(pipeline.overlaps(dep, out) for out in outs)
+    }
     for dep in stage.deps:
         for out in outs:
             if pipeline.overlaps(dep, out):

@@ -1,4 +1,4 @@
-"""Commands of a worker: prepare, run-stage, gather. The last line they print is one JSON object."""
+"""Commands of a worker. The last line they print is one JSON object, messages go to stderr."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ def register(app: typer.Typer) -> None:
     app.command("prepare")(prepare)
     app.command("run-stage")(run_stage)
     app.command("gather")(gather)
+    app.command("ingest")(ingest)
+    app.command("gc")(gc)
+    app.command("withdraw")(withdraw)
 
 
 def _say(answer: Mapping[str, Any]) -> None:
@@ -57,3 +60,44 @@ def gather(rev: Rev, run_id: RunId) -> None:
     from flowsight.cluster import gathering, workplace
 
     _say(gathering.gather(workplace.from_environment(), run_id, rev=rev))
+
+
+def ingest(
+    drop: Annotated[str, typer.Option(help="Folder or s3:// URL with <label>/<file>.")],
+    dataset: Annotated[str | None, typer.Option(help="Default: the one in params.yaml.")] = None,
+    run_id: Annotated[str | None, typer.Option(help="For the commit's message.")] = None,
+) -> None:
+    """Take new videos into a data set: one commit on main; broken ones to quarantine/."""
+    from flowsight.cluster import ingest as ingesting
+    from flowsight.cluster import workplace
+
+    place = workplace.from_environment()
+    _say(ingesting.ingest(place, drop, dataset=dataset, run_id=run_id))
+
+
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    keep_days: Annotated[float, typer.Option(help="Younger runs stay.")] = 30,
+    remote: Annotated[
+        bool, typer.Option("--remote", help="Clean the DVC remote too, not only the cache.")
+    ] = False,
+) -> None:
+    """Remove what no branch, tag, registered model or kept run needs."""
+    from flowsight.cluster import collecting, workplace
+
+    place = workplace.from_environment()
+    _say(collecting.collect(place, keep_days=keep_days, remote=remote, dry_run=dry_run))
+
+
+def withdraw(
+    clip: Annotated[str, typer.Argument(help="<label>/<stem>")],
+    dataset: Annotated[str | None, typer.Option(help="Default: the one in params.yaml.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done.")
+    ] = False,
+) -> None:
+    """Remove a clip from a data set and list the models that have learnt from it."""
+    from flowsight.cluster import withdrawing, workplace
+
+    place = workplace.from_environment()
+    _say(withdrawing.withdraw(place, clip, dataset=dataset, dry_run=dry_run))
