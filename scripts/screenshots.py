@@ -1,9 +1,10 @@
 """Make docs/images/airflow-*.png: a real run of the pipeline in a scratch clone, seen in a browser.
 
-    python scripts/screenshots.py [--keep]
+    python scripts/screenshots.py [--keep | --again FOLDER]
 
 Needs chromium. Starts what `make airflow` starts, on free ports, from a clone of the working tree;
 retrains with the smoke recipe on a few clips (several minutes), and takes pictures of the pages.
+`--again` takes them of the last run in a folder that `--keep` left.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from flowsight.standalone.settings import Setup
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
 SIZE = {"width": 1500, "height": 900}
+WIDE = {"width": 2200, "height": 900}
+TALL = {"width": 1200, "height": 1500}
 FORM = {
     "recipe": "smoke",
     "overrides": "\n".join(
@@ -45,19 +48,28 @@ BROWSER = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave the scratch clone")
+    parser.add_argument("--again", type=Path, help="a folder that --keep left")
     args = parser.parse_args()
-    work = Path(tempfile.mkdtemp(prefix="flowsight-screenshots-"))
+    work = args.again or Path(tempfile.mkdtemp(prefix="flowsight-screenshots-"))
     try:
-        clone(work / "flowsight")
+        if not args.again:
+            clone(work / "flowsight")
         with running(work / "flowsight", work / "airflow") as setup:
-            run_id = retrain(stack.client(setup))
+            airflow = stack.client(setup)
+            run_id = last_run(airflow) if args.again else retrain(airflow)
             IMAGES.mkdir(parents=True, exist_ok=True)
-            photograph(stack.client(setup), run_id)
+            photograph(airflow, run_id)
     finally:
-        if args.keep:
+        if args.keep or args.again:
             print(f"kept {work}")
         else:
             shutil.rmtree(work)
+
+
+def last_run(airflow: Airflow) -> str:
+    """The run that is there already."""
+    runs = airflow.get("/dags/retrain/dagRuns?order_by=-run_after&state=success")["dag_runs"]
+    return str(runs[0]["dag_run_id"])
 
 
 def clone(target: Path) -> None:
@@ -157,14 +169,20 @@ def shoot(page: Any, url: str, name: str, awaited: str) -> None:
 
 
 def shoot_graph(page: Any, url: str, name: str) -> None:
-    """The graph: with the button beside the grid's, sections opened."""
+    """The graph with its boxes open and the details beside it folded away."""
+    page.set_viewport_size(WIDE)
     page.goto(url)
     page.get_by_label("Graph").first.click()
     page.wait_for_selector(".react-flow__node", timeout=60_000)
+    page.get_by_label("Expand all task groups").first.click()
+    page.get_by_label("Collapse Details Panel").first.click()
+    page.wait_for_timeout(4000)
+    page.get_by_label("Fit View").first.click()
     save(page, name)
 
 
 def shoot_form(page: Any, url: str, name: str) -> None:
+    page.set_viewport_size(TALL)
     page.goto(url)
     page.get_by_role("button", name="Trigger").first.click()
     page.wait_for_selector("text=Data set", timeout=60_000)
