@@ -71,6 +71,9 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
         ("dataset.max_absent", 2, "max_absent must be in [0, 1]"),
         ("flow.backend", "auto", "backend must be one of"),
         ("frames.size", [320], "expected 2 values"),
+        ("promotion.min_accuracy", 50, "min_accuracy must be in [0, 1]"),
+        ("promotion.max_latency_sec", 0, "max_latency_sec must be positive or null"),
+        ("promotion.min_acuracy", 0.5, "did you mean `min_accuracy`"),
         ("evaluate.fusions", {"x": {"spatial": "no", "temporal": "no"}}, "names no row"),
     ],
 )

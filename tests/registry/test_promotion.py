@@ -97,6 +97,18 @@ def test_the_same_checkpoint_is_registered_once(world) -> None:
     assert len(world.registry.versions(world.model)) == 1
 
 
+def test_two_who_register_at_once_make_one_version(world) -> None:
+    """Both have found none and go on; then one of a version whose run is gone."""
+    made = world.candidate(checkpoint="same")
+    first = candidate._make(world.registry, made, world.served())
+    second = candidate._make(world.registry, made, world.served())
+    assert (second.version, second.is_new) == (first.version, False)
+    assert [str(one.version) for one in world.registry.versions(world.model)] == ["1"]
+    world.registry.client.delete_run(first.run_id)
+    third = candidate.publish(world.registry, made, world.served)
+    assert third.is_new and third.version != first.version
+
+
 def test_the_model_is_loaded_and_timed_and_scores_new_clips(
     world, promote: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 CLIPS, SCORES = "registry/clips.csv", "registry/predictions.parquet"
 
 
+def stage_tag(stage: str) -> str:
+    """Tag that holds a stage's hash; MLflow takes no @ in names."""
+    return f"stage_hash.{stage.replace('@', ':')}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Served:
     """The model as MLflow stores it: code from a file, weights as artifacts, no pickles."""

@@ -15,7 +15,7 @@ from flowsight import pipeline
 from flowsight.config import Params
 from flowsight.errors import InputError
 from flowsight.registry import locks
-from flowsight.registry.candidate import Candidate
+from flowsight.registry.candidate import Candidate, stage_tag
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,7 +113,7 @@ def _origin(
         if any(out == str(Path(e["path"]).parent) for e in bundle["files"].values()
                for out in stage.outs):  # fmt: skip
             # the tag that trainings carry in MLflow
-            tags[f"stage_hash.{stage.name}"] = pipeline.stage_key(stage.name, root)
+            tags[stage_tag(stage.name)] = pipeline.stage_key(stage.name, root)
     for name, entry in bundle["files"].items():
         tags[f"dvc.checkpoint.{name}"] = entry["stage_md5"]
         tags[f"md5.{name}"] = entry["md5"]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowsight.errors import FlowsightError, InputError
 from flowsight.registry import evidence, locks
+from flowsight.registry.candidate import stage_tag
 from flowsight.registry.store import NotThereError, Registry, speaking
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def _stages(
             "deps": {dep["path"]: dep.get("md5") for dep in entry.get("deps", ())},
             "outs": {out["path"]: out.get("md5") for out in entry.get("outs", ())},
             "params": dict(entry.get("params", {}).get("params.yaml", {})),
-            "runs": _runs(registry, version.tags.get(f"stage_hash.{name}")),
+            "runs": _runs(registry, version.tags.get(stage_tag(name))),
         }
 
 
@@ -183,7 +184,7 @@ def _of_run(registry: Registry, run_id: str) -> ModelVersion | None:
     stage_hash = run.data.tags.get("stage_hash", "")
     stage = run.data.tags.get("stage", "")
     for one in registry.every_version():
-        if stage_hash and one.tags.get(f"stage_hash.{stage}") == stage_hash:
+        if stage_hash and one.tags.get(stage_tag(stage)) == stage_hash:
             return one
     raise InputError(f"run {run_id} ({run.info.run_name}) led to no registered model")
 
