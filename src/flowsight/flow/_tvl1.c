@@ -5,6 +5,10 @@
  * chosen at run time. All of them give the same bits: no contraction, no fast-math, and every sum
  * is taken in 16 lanes in the same order, however wide the registers are.
  *
+ * Two flavours. The exact one rounds where OpenCV 5.0 rounds (on a CPU with fused multiply-adds) and
+ * gives its bits; tvl1_torch.py is its readable form. The fast one saves divisions and stays as close
+ * to OpenCV as OpenCV does to itself when its input moves by one ulp.
+ *
  * Layout. Pixels are worked on in blocks of 16 along a row. Flow u, v: planes with rows of `stride`
  * floats, zero beyond the width. What an iteration needs besides them lies block by block, eight
  * groups of 16 floats (see STATE): one stream through memory in place of eight.
@@ -44,15 +48,16 @@
 enum { BLOCK = 16, GROUPS = 8, MARGIN = 4, MAX_SCALES = 64, SMALLEST_LEVEL = 16 };
 enum { MAX_SIDE = 32768, MAX_PIXELS = 1 << 27 };
 enum { OK = 0, BAD_ARGUMENT = 1, SMALL_WORKSPACE = 2, NOT_FINITE = 3, BAD_PIXEL = 4, NO_LEVEL = 5 };
-/* groups of a state block: dual variables of u and v, warped gradient, 1 / |gradient|^2, and the
-   part of the residual rho that does not depend on u */
-enum { P11, P12, P21, P22, WX, WY, INVERSE, RHO };
+/* groups of a state block: dual variables of u and v, warped gradient, 1 / |gradient|^2 (exact: the
+   square itself), and the part of the residual rho that does not depend on u */
+enum { P11, P12, P21, P22, WX, WY, INVERSE, SQUARE = INVERSE, RHO };
 enum { STATE = BLOCK * GROUPS };
 
 typedef struct {
     double tau, lambda, theta, epsilon, scale_step;
     int32_t num_scales, num_warps, inner_iterations, outer_iterations, median_filtering;
-    int32_t cuda; /* semantics of OpenCV's CUDA class */
+    int32_t cuda;  /* semantics of OpenCV's CUDA class */
+    int32_t exact; /* OpenCV's bits; not with cuda */
 } tvl1_numbers;
 
 typedef struct {
@@ -72,6 +77,16 @@ typedef struct {
     size_t bytes;
 } workspace;
 
+/* Numbers of an iteration. In the fast flavour flow is scaled by step = tau / theta, the warped gradient
+ * by 1 / step and its inverse square by step^2: then the dual update needs no factor, and one of the
+ * primal update is tau. */
+typedef struct {
+    float limit; /* lambda theta step^2; exact: lambda theta */
+    float tau;
+    float theta, step; /* exact only */
+    int careful;       /* exact only: step is beyond what the shortcuts of dual_exact are proven for */
+} factors;
+
 static grid make_grid(int h, int w) {
     int blocks = (w + BLOCK - 1) / BLOCK;
     grid g = {h, w, blocks, (ptrdiff_t)blocks * BLOCK + BLOCK};
@@ -84,7 +99,8 @@ static int valid_numbers(const tvl1_numbers *n) {
            n->theta <= 1e6 && n->epsilon >= 0 && n->epsilon <= 1e6 && n->scale_step > 0 &&
            n->scale_step < 1 && n->num_scales >= 1 && n->num_warps >= 1 &&
            n->inner_iterations >= 1 && n->outer_iterations >= 1 &&
-           (n->median_filtering == 1 || n->median_filtering == 3 || n->median_filtering == 5);
+           (n->median_filtering == 1 || n->median_filtering == 3 || n->median_filtering == 5) &&
+           !(n->cuda && n->exact);
 }
 
 static int valid_size(int h, int w) {
@@ -144,10 +160,10 @@ static void lay_out(workspace *ws, char *base, int h, int w, const tvl1_numbers 
 
 #ifdef TVL1_X86
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx2")
+#pragma GCC target("avx2,fma")
 #endif
 #define TVL1_LANES 8
 #define FN(name) JOIN(name, _avx2)
@@ -156,12 +172,12 @@ static void lay_out(workspace *ws, char *base, int h, int w, const tvl1_numbers 
 #undef FN
 #ifdef __clang__
 #pragma clang attribute pop
-#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq"))), \
-                             apply_to = function)
+#pragma clang attribute push( \
+    __attribute__((target("avx2,fma,avx512f,avx512vl,avx512bw,avx512dq"))), apply_to = function)
 #else
 #pragma GCC pop_options
 #pragma GCC push_options
-#pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq")
+#pragma GCC target("avx2,fma,avx512f,avx512vl,avx512bw,avx512dq")
 #endif
 #define TVL1_LANES 16
 #define FN(name) JOIN(name, _avx512)
@@ -177,11 +193,11 @@ static void lay_out(workspace *ws, char *base, int h, int w, const tvl1_numbers 
 
 #define PUBLIC __attribute__((visibility("default")))
 
-/* Highest level this machine runs: 1 baseline, 2 AVX2, 3 AVX-512. */
+/* Highest level this machine runs: 1 baseline, 2 AVX2 with FMA, 3 AVX-512. */
 PUBLIC int32_t flowsight_tvl1_level(void) {
 #ifdef TVL1_X86
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2")) return 1;
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 1;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq"))
         return 3;
@@ -290,6 +306,106 @@ INLINE vf FN(root)(vf a) {
 }
 #endif
 
+/* Masks of lanes: registers of their own, or vectors. */
+#if defined(TVL1_X86) && V == 16
+typedef __mmask16 FN(mask);
+INLINE FN(mask) FN(more)(vf a, vf b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ); }
+INLINE FN(mask) FN(differ)(vf a, vf b) { /* true for NaN */
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NEQ_UQ);
+}
+INLINE vf FN(pick)(FN(mask) m, vf a, vf b) {
+    return (vf)_mm512_mask_blend_ps(m, (__m512)b, (__m512)a);
+}
+INLINE int FN(any)(FN(mask) m) { return m != 0; }
+INLINE FN(mask) FN(first_lane)(void) { return 1; }
+#else
+typedef vi FN(mask);
+INLINE FN(mask) FN(more)(vf a, vf b) { return a > b; }
+INLINE FN(mask) FN(differ)(vf a, vf b) { return a != b; }
+INLINE FN(mask) FN(first_lane)(void) {
+    vi lane = {-1};
+    return lane;
+}
+#if defined(TVL1_X86) && V == 8
+INLINE vf FN(pick)(FN(mask) m, vf a, vf b) {
+    return (vf)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)m);
+}
+INLINE int FN(any)(FN(mask) m) { return _mm256_movemask_ps((__m256)m) != 0; }
+#else
+INLINE vf FN(pick)(FN(mask) m, vf a, vf b) { return (vf)(((vi)a & m) | ((vi)b & ~m)); }
+#endif
+#endif
+
+INLINE vf FN(magnitude)(vf a) { return (vf)((vi)a & INT32_MAX); }
+/* x with the sign of `sign`; x is not negative */
+INLINE vf FN(signed_as)(vf x, vf sign) { return (vf)((vi)x | ((vi)sign & INT32_MIN)); }
+
+/* a b + c rounded once, in one instruction or without it. In double the product is exact, and the
+ * sum's rounding to double can move its rounding to float only where it lies on the border between two
+ * floats; there, and below the smallest normal number, fmaf decides. */
+INLINE float FN(fused)(float a, float b, float c) {
+#if defined(TVL1_X86) && V == 4
+    double sum = (double)a * (double)b + (double)c;
+    int64_t bits;
+    memcpy(&bits, &sum, sizeof bits);
+    if ((bits & 0x1fffffff) == 0x10000000 || (sum < FLT_MIN && sum > -FLT_MIN && sum != 0))
+        return fmaf(a, b, c);
+    return (float)sum;
+#else
+    return __builtin_fmaf(a, b, c);
+#endif
+}
+
+#if defined(TVL1_X86) && V == 4
+/* a b + c of two lanes, and where the sum in double does not decide */
+INLINE __m128d FN(fused2)(__m128 a, __m128 b, __m128 c) {
+    return _mm_add_pd(_mm_mul_pd(_mm_cvtps_pd(a), _mm_cvtps_pd(b)), _mm_cvtps_pd(c));
+}
+INLINE __m128 FN(fused_vector)(__m128 a, __m128 b, __m128 c) {
+    __m128d low = FN(fused2)(a, b, c), high = FN(fused2)(_mm_movehl_ps(a, a), _mm_movehl_ps(b, b),
+                                                         _mm_movehl_ps(c, c));
+    __m128 result = _mm_movelh_ps(_mm_cvtpd_ps(low), _mm_cvtpd_ps(high));
+    __m128i bits = _mm_castps_si128(_mm_shuffle_ps(_mm_castpd_ps(low), _mm_castpd_ps(high), 0x88));
+    __m128i border = _mm_cmpeq_epi32(_mm_and_si128(bits, _mm_set1_epi32(0x1fffffff)),
+                                     _mm_set1_epi32(0x10000000));
+    __m128 size = _mm_and_ps(result, _mm_castsi128_ps(_mm_set1_epi32(INT32_MAX)));
+    __m128 tiny = _mm_and_ps(_mm_cmple_ps(size, _mm_set1_ps(FLT_MIN)),
+                             _mm_cmpneq_ps(_mm_or_ps(a, c), _mm_setzero_ps()));
+    if (_mm_movemask_ps(_mm_or_ps(tiny, _mm_castsi128_ps(border)))) {
+        float x[4], y[4], z[4];
+        _mm_storeu_ps(x, a), _mm_storeu_ps(y, b), _mm_storeu_ps(z, c);
+        for (int i = 0; i < 4; i++) z[i] = fmaf(x[i], y[i], z[i]);
+        result = _mm_loadu_ps(z);
+    }
+    return result;
+}
+#endif
+
+INLINE vf FN(fma)(vf a, vf b, vf c) {
+#if defined(TVL1_X86) && V == 16
+    return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(TVL1_X86) && V == 8
+    return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(TVL1_X86)
+    return (vf)FN(fused_vector)((__m128)a, (__m128)b, (__m128)c);
+#else
+    for (int i = 0; i < V; i++) c[i] = FN(fused)(a[i], b[i], c[i]);
+    return c;
+#endif
+}
+
+/* the same of 4 lanes */
+INLINE v4 FN(fma4)(v4 a, v4 b, v4 c) {
+#if defined(TVL1_X86) && V > 4
+    return (v4)_mm_fmadd_ps((__m128)a, (__m128)b, (__m128)c);
+#elif defined(TVL1_X86)
+    return (v4)FN(fused_vector)((__m128)a, (__m128)b, (__m128)c);
+#else
+    for (int i = 0; i < 4; i++) c[i] = FN(fused)(a[i], b[i], c[i]);
+    return c;
+#endif
+}
+
 #ifdef __clang__
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
@@ -320,10 +436,7 @@ INLINE vf FN(after)(const float *at, vf x) {
 
 /* ---- resizing ---- */
 
-/* a + (b - a) t rounded once, as a fused multiply-add does, on machines with and without one */
-INLINE float FN(between)(float a, float b, float t) {
-    return (float)((double)a + (double)(b - a) * (double)t);
-}
+INLINE float FN(between)(float a, float b, float t) { return FN(fused)(b - a, t, a); }
 
 /* Lower source index and the upper's weight for output i of a bilinear resize; the edge repeats. */
 INLINE int FN(position)(int i, double scale, int length, int cuda, float *fraction) {
@@ -406,9 +519,13 @@ static void FN(make_taps)(const float *image, int h, int w, int cuda, float *tap
 }
 
 /* Keys' bicubic kernel (1981) at distances f + 1, f, 1 - f, 2 - f; a is its free parameter. */
-INLINE void FN(bicubic)(vf f, float a, float *out) {
+INLINE void FN(bicubic)(vf f, float a, float *out, const int exact) {
     vf g = 1 - f, f2 = f * f;
-    vf w0 = a * (f * (g * g)), w1 = ((a + 2) * f - (a + 3)) * f2 + 1, w3 = a * (g * f2);
+    vf w0 = a * (f * (g * g)), w1, w3 = a * (g * f2);
+    if (exact)
+        w1 = FN(fma)(FN(fma)(FN(same)(a + 2), f, FN(same)(-(a + 3))), f2, FN(same)(1));
+    else
+        w1 = ((a + 2) * f - (a + 3)) * f2 + 1;
     FN(store)(out, w0);
     FN(store)(out + BLOCK, w1);
     FN(store)(out + 2 * BLOCK, 1 - w0 - w1 - w3);
@@ -471,9 +588,24 @@ INLINE v4 FN(sample)(const float *taps, ptrdiff_t row, const float *wy, v4 wx) {
 #endif
 }
 
+/* The same, rounded as OpenCV does: along the columns first, all fused. */
+INLINE v4 FN(sample_exact)(const float *taps, ptrdiff_t row, const float *wx, const float *wy) {
+    v4 total = {0};
+    for (int r = 0; r < 4; r++, taps += row) {
+        v4 along = *(const v4 *)taps * wx[0];
+        for (int c = 1; c < 4; c++) {
+            v4 weight = wx[c * BLOCK] - (v4){0};
+            along = FN(fma4)(*(const v4 *)(taps + 4 * c), weight, along);
+        }
+        v4 weight = wy[r * BLOCK] - (v4){0};
+        total = FN(fma4)(along, weight, total);
+    }
+    return total;
+}
+
 /* Linearises the following image around the flow: gradient and residual into the state. */
-static void FN(warp)(const workspace *ws, const grid *g, const float *previous, float step,
-                     int cuda) {
+INLINE void FN(warp_as)(const workspace *ws, const grid *g, const float *previous, float step,
+                        int cuda, const int exact) {
     const float a = cuda ? -0.5f : -0.75f, per_step = 1 / step;
     const ptrdiff_t row = (ptrdiff_t)(g->w + 2 * MARGIN) * 4;
     const float *origin = ws->taps + (MARGIN - 1) * row + 4 * (MARGIN - 1);
@@ -490,16 +622,18 @@ static void FN(warp)(const workspace *ws, const grid *g, const float *previous, 
                 vf f;
                 vi low_x =
                     FN(locate)((float)(x + k) + ramp + per_step * FN(load)(u + x + k), g->w, &f);
-                FN(bicubic)(f, a, wx + k);
+                FN(bicubic)(f, a, wx + k, exact);
                 vi low_y = FN(locate)((float)y + per_step * FN(load)(v + x + k), g->h, &f);
-                FN(bicubic)(f, a, wy + k);
+                FN(bicubic)(f, a, wy + k, exact);
                 low_y = low_y * (int32_t)row + low_x * 4;
                 memcpy(offset + k, &low_y, sizeof low_y);
             }
-            for (int i = 0; i < BLOCK; i += 4) FN(turn)(wx + i, BLOCK, turned + 4 * i, 4);
+            for (int i = 0; !exact && i < BLOCK; i += 4)
+                FN(turn)(wx + i, BLOCK, turned + 4 * i, 4);
             for (int i = 0; i < count; i++) {
                 const float *at = origin + offset[i];
-                v4 all = FN(sample)(at, row, wy + i, *(const v4 *)(turned + 4 * i));
+                v4 all = exact ? FN(sample_exact)(at, row, wx + i, wy + i)
+                               : FN(sample)(at, row, wy + i, *(const v4 *)(turned + 4 * i));
                 *(v4 *)(samples + 4 * i) = all;
             }
             for (int i = count; i < BLOCK; i++) memset(samples + 4 * i, 0, 16);
@@ -514,13 +648,22 @@ static void FN(warp)(const workspace *ws, const grid *g, const float *previous, 
                 FN(store)(state + WX * BLOCK + k, ix);
                 FN(store)(state + WY * BLOCK + k, iy);
                 /* no gradient: whatever factor, it meets a gradient of 0 */
-                FN(store)(state + INVERSE * BLOCK + k, 1 / FN(vmax)(square, FN(same)(1e-30f)));
+                if (!exact) square = 1 / FN(vmax)(square, FN(same)(1e-30f));
+                FN(store)(state + INVERSE * BLOCK + k, square);
                 FN(store)(state + RHO * BLOCK + k,
                           FN(load)(planes + k) - ix * FN(load)(u + x + k) -
                               iy * FN(load)(v + x + k) - FN(load)(grey + k));
             }
         }
     }
+}
+
+static void FN(warp)(const workspace *ws, const grid *g, const float *previous, float step,
+                     const tvl1_numbers *n) {
+    if (n->exact)
+        FN(warp_as)(ws, g, previous, 1, 0, 1);
+    else
+        FN(warp_as)(ws, g, previous, step, n->cuda, 0);
 }
 
 /* ---- median ---- */
@@ -643,17 +786,10 @@ static void FN(median)(workspace *ws, const grid *g, int side) {
 
 /* ---- iterating ---- */
 
-/* Inside, flow is scaled by step = tau / theta, the warped gradient by 1 / step and its inverse square
- * by step^2: then the dual update needs no factor, and one of the primal update is tau. */
-typedef struct {
-    float limit; /* lambda theta step^2 */
-    float tau;
-} FN(factors);
-
 /* u and v of one part of a row; `left` are p11, p21 of the part to the left, for the first part of a
  * block; further parts find them in front of their own. */
 INLINE void FN(primal)(const float *above, const float *here, float *u_at, float *v_at, vf left[2],
-                       const FN(factors) * f, vf *error, const int has_above, const int first,
+                       const factors *f, vf *error, const int has_above, const int first,
                        const int with_error) {
     vf p11 = FN(load)(here + P11 * BLOCK), p21 = FN(load)(here + P21 * BLOCK);
     vf p12 = FN(load)(here + P12 * BLOCK), p22 = FN(load)(here + P22 * BLOCK);
@@ -693,52 +829,237 @@ INLINE void FN(dual)(float *state, const float *u_at, const float *v_at, const f
         vy = FN(load)(v_below) - v;
     }
     vf norm_u = 1 + FN(root)(ux * ux + uy * uy), norm_v = 1 + FN(root)(vx * vx + vy * vy);
-#ifdef TWODIV
-    vf scale_u = 1 / norm_u, scale_v = 1 / norm_v;
-#else
     /* one division for both */
     vf inverse = 1 / (norm_u * norm_v), scale_u = inverse * norm_v, scale_v = inverse * norm_u;
-#endif
     FN(store)(state + P11 * BLOCK, (FN(load)(state + P11 * BLOCK) + ux) * scale_u);
     FN(store)(state + P12 * BLOCK, (FN(load)(state + P12 * BLOCK) + uy) * scale_u);
     FN(store)(state + P21 * BLOCK, (FN(load)(state + P21 * BLOCK) + vx) * scale_v);
     FN(store)(state + P22 * BLOCK, (FN(load)(state + P22 * BLOCK) + vy) * scale_v);
 }
 
+/* ---- iterating, exact ---- */
+
+/* primal() as OpenCV rounds it. `edge`: the first block of a row, where it adds the divergence in
+ * another order. changes: where to leave |du|^2 of each pixel. */
+INLINE void FN(primal_exact)(const float *above, const float *here, float *u_at, float *v_at,
+                             float *changes, vf left[2], const factors *f, vf *error,
+                             const int has_above, const int first, const int edge,
+                             const int with_error) {
+    vf p11 = FN(load)(here + P11 * BLOCK), p21 = FN(load)(here + P21 * BLOCK);
+    vf p12 = FN(load)(here + P12 * BLOCK), p22 = FN(load)(here + P22 * BLOCK);
+    vf above12 = {0}, above22 = {0};
+    if (has_above) {
+        above12 = FN(load)(above + P12 * BLOCK);
+        above22 = FN(load)(above + P22 * BLOCK);
+    }
+    vf p11_left = first ? FN(before)(left[0], p11) : FN(load)(here + P11 * BLOCK - 1);
+    vf p21_left = first ? FN(before)(left[1], p21) : FN(load)(here + P21 * BLOCK - 1);
+    vf div_u = (p11 - p11_left) + (p12 - above12), div_v = (p21 - p21_left) + (p22 - above22);
+    if (edge && first) {
+        div_u = FN(pick)(FN(first_lane)(), (p11 + p12) - above12, div_u);
+        div_v = FN(pick)(FN(first_lane)(), (p21 + p22) - above22, div_v);
+    }
+    left[0] = p11;
+    left[1] = p21;
+    vf ix = FN(load)(here + WX * BLOCK), iy = FN(load)(here + WY * BLOCK);
+    vf u = FN(load)(u_at), v = FN(load)(v_at), limit = FN(same)(f->limit);
+    vf rho = FN(load)(here + RHO * BLOCK) + (ix * u + iy * v);
+    vf square = FN(load)(here + SQUARE * BLOCK), bound = limit * square;
+    vf move = FN(pick)(FN(more)(square, FN(same)(FLT_EPSILON)), rho / square, FN(same)(0));
+    move = FN(pick)(FN(more)(FN(magnitude)(rho), bound), FN(signed_as)(limit, rho), move);
+    vf new_u = (u - move * ix) + f->theta * div_u, new_v = (v - move * iy) + f->theta * div_v;
+    FN(store)(u_at, new_u);
+    FN(store)(v_at, new_v);
+    if (with_error) {
+        vf du = new_u - u, dv = new_v - v, change = du * du + dv * dv;
+        FN(store)(changes, change);
+        *error += change;
+    }
+}
+
+/* 1 + step |(x, y)| with the length as the C library's hypotf rounds it: through double. */
+#if defined(TVL1_X86) && V == 4
+INLINE vf FN(norm)(vf x, vf y, float step) {
+    __m128 a = (__m128)x, b = (__m128)y;
+    __m128d x0 = _mm_cvtps_pd(a), x1 = _mm_cvtps_pd(_mm_movehl_ps(a, a));
+    __m128d y0 = _mm_cvtps_pd(b), y1 = _mm_cvtps_pd(_mm_movehl_ps(b, b));
+    x0 = _mm_sqrt_pd(_mm_add_pd(_mm_mul_pd(x0, x0), _mm_mul_pd(y0, y0)));
+    x1 = _mm_sqrt_pd(_mm_add_pd(_mm_mul_pd(x1, x1), _mm_mul_pd(y1, y1)));
+    return 1 + step * (vf)_mm_movelh_ps(_mm_cvtpd_ps(x0), _mm_cvtpd_ps(x1));
+}
+#else
+INLINE vf FN(norm)(vf x, vf y, float step) {
+    vf length;
+    for (int i = 0; i < V; i++) {
+        double a = (double)x[i], b = (double)y[i];
+        length[i] = (float)sqrt(a * a + b * b);
+    }
+    return 1 + step * length;
+}
+#endif
+
+/* New dual variables from old, sloped by (ux, uy) and (vx, vy): by the definition. */
+INLINE void FN(advance)(float *state, vf ux, vf uy, vf vx, vf vy, float step) {
+    vf norm_u = FN(norm)(ux, uy, step), norm_v = FN(norm)(vx, vy, step);
+    FN(store)(state + P11 * BLOCK, (FN(load)(state + P11 * BLOCK) + step * ux) / norm_u);
+    FN(store)(state + P12 * BLOCK, (FN(load)(state + P12 * BLOCK) + step * uy) / norm_u);
+    FN(store)(state + P21 * BLOCK, (FN(load)(state + P21 * BLOCK) + step * vx) / norm_v);
+    FN(store)(state + P22 * BLOCK, (FN(load)(state + P22 * BLOCK) + step * vy) / norm_v);
+}
+
+#if defined(TVL1_X86) && V > 4
+/* Out of line: rare, and large. */
+static __attribute__((noinline, cold)) void FN(advance_slowly)(float *state, vf ux, vf uy, vf vx,
+                                                                vf vy, float step) {
+    FN(advance)(state, ux, uy, vx, vy, step);
+}
+
+/* |(x, y)| as FN(norm) has it, and where that is not certain.
+ *
+ * x^2 + y^2 = sum + low, to 2^-46 of it: products and their errors are exact, and so is the error of
+ * adding the smaller to the larger. The root of the sum, corrected by rest / (2 root), is then known
+ * to far below half an ulp, but for the estimate's error (2^-14 or 1.5 * 2^-12 of the correction).
+ * Where a correction a little larger and one a little smaller round to the same float, that float is
+ * also what double arithmetic gives. A sum below 2^-90 is too small to tell apart from 0 in the
+ * norm. Overflow ends in NaN, which is uncertain. */
+INLINE vf FN(length)(vf x, vf y, FN(mask) * unsure) {
+    vf a = x * x, b = y * y, a_low = FN(fma)(x, x, -a), b_low = FN(fma)(y, y, -b);
+    vf large = FN(vmax)(a, b), small = FN(vmin)(a, b), sum = large + small;
+    vf low = (small - (sum - large)) + (a_low + b_low);
+    vf root = FN(root)(sum), rest = FN(fma)(-root, root, sum) + low;
+    vf floored = FN(vmax)(sum, FN(same)(0x1p-90f));
+#if V == 16
+    vf estimate = (vf)_mm512_rsqrt14_ps((__m512)floored);
+    const float more = 0.5f + 0x1p-14f, less = 0.5f - 0x1p-14f;
+#else
+    vf estimate = (vf)_mm256_rsqrt_ps((__m256)floored);
+    const float more = 0.5f + 0x1p-12f, less = 0.5f - 0x1p-12f;
+#endif
+    vf upper = FN(fma)(rest, estimate * more, root);
+    vf lower = FN(fma)(rest, estimate * less, root);
+    *unsure = FN(differ)(upper, lower);
+    return upper;
+}
+
+/* a / b for y = 1 / b, rounded as the division (Markstein's sequence; that two steps are enough for
+ * every a and b in float was found by trying all that come near a border between two floats). Not
+ * where the remainder leaves the range of float: see FN(dual_exact). */
+INLINE vf FN(quotient)(vf a, vf b, vf y) {
+    vf q = a * y;
+    return FN(fma)(FN(fma)(-q, b, a), y, q);
+}
+
+INLINE vf FN(smaller)(vf a, vf b) {
+#if V == 16
+    return (vf)_mm512_range_ps((__m512)a, (__m512)b, 0x2 | 0x8); /* of magnitudes, made positive */
+#else
+    return FN(vmin)(FN(magnitude)(a), FN(magnitude)(b));
+#endif
+}
+
+/* Where q = a / norm is so small that the remainder may not be exact; a norm of 1 has none. */
+INLINE FN(mask) FN(risky)(vf q, vf a, vf norm) {
+    return FN(more)(FN(same)(0x1p-90f), FN(magnitude)(q)) & FN(differ)(a, FN(same)(0)) &
+           FN(differ)(norm, FN(same)(1));
+}
+#endif
+
+/* dual() as OpenCV rounds it. */
+INLINE void FN(dual_exact)(float *state, const float *u_at, const float *v_at, const float *u_below,
+                           const float *v_below, const factors *f, const int has_below,
+                           const vi *inside) {
+    vf u = FN(load)(u_at), v = FN(load)(v_at), uy = {0}, vy = {0};
+    vf ux = FN(after)(u_at, u) - u, vx = FN(after)(v_at, v) - v;
+    if (inside) {
+        ux = (vf)((vi)ux & *inside);
+        vx = (vf)((vi)vx & *inside);
+    }
+    if (has_below) {
+        uy = FN(load)(u_below) - u;
+        vy = FN(load)(v_below) - v;
+    }
+#if defined(TVL1_X86) && V > 4
+    FN(mask) unsure_u, unsure_v;
+    vf norm_u = 1 + f->step * FN(length)(ux, uy, &unsure_u);
+    vf norm_v = 1 + f->step * FN(length)(vx, vy, &unsure_v);
+    vf per_u = 1 / norm_u, per_v = 1 / norm_v;
+    vf a11 = FN(load)(state + P11 * BLOCK) + f->step * ux;
+    vf a12 = FN(load)(state + P12 * BLOCK) + f->step * uy;
+    vf a21 = FN(load)(state + P21 * BLOCK) + f->step * vx;
+    vf a22 = FN(load)(state + P22 * BLOCK) + f->step * vy;
+    vf q11 = FN(quotient)(a11, norm_u, per_u), q12 = FN(quotient)(a12, norm_u, per_u);
+    vf q21 = FN(quotient)(a21, norm_v, per_v), q22 = FN(quotient)(a22, norm_v, per_v);
+    vf least = FN(smaller)(FN(smaller)(q11, q12), FN(smaller)(q21, q22));
+    FN(mask) unsure = unsure_u | unsure_v, small = FN(more)(FN(same)(0x1p-90f), least);
+    if (__builtin_expect(FN(any)(unsure | small) | f->careful, 0)) {
+        unsure |= FN(risky)(q11, a11, norm_u) | FN(risky)(q12, a12, norm_u) |
+                  FN(risky)(q21, a21, norm_v) | FN(risky)(q22, a22, norm_v);
+        if (FN(any)(unsure) | f->careful) {
+            FN(advance_slowly)(state, ux, uy, vx, vy, f->step);
+            return;
+        }
+    }
+    FN(store)(state + P11 * BLOCK, q11);
+    FN(store)(state + P12 * BLOCK, q12);
+    FN(store)(state + P21 * BLOCK, q21);
+    FN(store)(state + P22 * BLOCK, q22);
+#else
+    FN(advance)(state, ux, uy, vx, vy, f->step);
+#endif
+}
+
+/* ---- sweeping ---- */
+
 /* u, v of row y, and the dual variables of the row above, which wait for just these: one block
  * behind, so that the divisions and roots of one run beside the sums of the other. */
-INLINE void FN(sweep_row)(const workspace *ws, const grid *g, int y, const FN(factors) * f,
+INLINE void FN(sweep_row)(const workspace *ws, const grid *g, int y, const factors *f,
                           const vi *inside, vf *error, const int has_above, const int has_here,
-                          const int with_error) {
+                          const int with_error, const int exact) {
     ptrdiff_t row = (ptrdiff_t)g->blocks * STATE;
     float *here = ws->state + y * row, *above = here - row;
     float *u = ws->u + y * g->stride, *v = ws->v + y * g->stride;
+    float *changes = ws->spare + y * g->stride;
     const float *u_above = u - g->stride, *v_above = v - g->stride;
     vf left[2] = {{0}, {0}};
     const int last = g->blocks - 1;
-    for (int b = 0; b <= last; b++) {
-        for (int k = 0; has_here && k < BLOCK; k += V)
-            FN(primal)(above + b * STATE + k, here + b * STATE + k, u + b * BLOCK + k,
-                       v + b * BLOCK + k, left, f, error + k / V, has_above, k == 0,
-                       with_error);
-        int c = (b - 1) * BLOCK;
-        for (int k = c; has_above && b > 0 && k < c + BLOCK; k += V)
-            FN(dual)(above + (b - 1) * STATE + (k - c), u_above + k, v_above + k, u + k, v + k, has_here,
-                     NULL);
+    for (int k = 0; exact && has_here && k < BLOCK; k += V)
+        FN(primal_exact)(above + k, here + k, u + k, v + k, changes + k, left, f, error + k / V,
+                         has_above, k == 0, 1, with_error);
+    for (int b = exact; b <= last; b++) {
+        for (int k = 0; has_here && k < BLOCK; k += V) {
+            int x = b * BLOCK + k, at = b * STATE + k;
+            if (exact)
+                FN(primal_exact)(above + at, here + at, u + x, v + x, changes + x, left, f,
+                                 error + k / V, has_above, k == 0, 0, with_error);
+            else
+                FN(primal)(above + at, here + at, u + x, v + x, left, f, error + k / V, has_above,
+                           k == 0, with_error);
+        }
+        for (int k = 0; has_above && b > 0 && k < BLOCK; k += V) {
+            int x = (b - 1) * BLOCK + k, at = (b - 1) * STATE + k;
+            if (exact)
+                FN(dual_exact)(above + at, u_above + x, v_above + x, u + x, v + x, f, has_here,
+                               NULL);
+            else
+                FN(dual)(above + at, u_above + x, v_above + x, u + x, v + x, has_here, NULL);
+        }
     }
     for (int k = 0; has_above && k < BLOCK; k += V) {
-        int x = last * BLOCK + k;
-        FN(dual)(above + last * STATE + k, u_above + x, v_above + x, u + x, v + x, has_here,
-                 inside + k / V);
+        int x = last * BLOCK + k, at = last * STATE + k;
+        if (exact)
+            FN(dual_exact)(above + at, u_above + x, v_above + x, u + x, v + x, f, has_here,
+                           inside + k / V);
+        else
+            FN(dual)(above + at, u_above + x, v_above + x, u + x, v + x, has_here, inside + k / V);
     }
 }
 
 /* One iteration in a single sweep, in place: as if all of u, then all of p were updated. Row by
  * row, because p of a row needs the new u of the next, and u of a row the old p of the one above.
  * Returns sum |du|^2, or, as soon as it is above `enough`, that much of it. */
-static double FN(iterate)(const workspace *ws, const grid *g, const FN(factors) * f,
-                          double enough) {
-    const FN(factors) factors = *f;
+INLINE double FN(iterate_as)(const workspace *ws, const grid *g, const factors *given,
+                             double enough, const int exact) {
+    const factors own = *given, *f = &own;
     vi inside[PARTS];
     for (int i = 0; i < BLOCK; i++)
         ((int32_t *)inside)[i] = (g->blocks - 1) * BLOCK + i < g->w - 1 ? -1 : 0;
@@ -746,13 +1067,13 @@ static double FN(iterate)(const workspace *ws, const grid *g, const FN(factors) 
     vf error[PARTS] = {{0}};
     for (int y = 0; y <= g->h; y++) {
         if (y == g->h)
-            FN(sweep_row)(ws, g, y, &factors, inside, error, 1, 0, 0);
+            FN(sweep_row)(ws, g, y, f, inside, error, 1, 0, 0, exact);
         else if (y == 0)
-            FN(sweep_row)(ws, g, y, &factors, inside, error, 0, 1, 1);
+            FN(sweep_row)(ws, g, y, f, inside, error, 0, 1, 1, exact);
         else if (sum > enough)
-            FN(sweep_row)(ws, g, y, &factors, inside, error, 1, 1, 0);
+            FN(sweep_row)(ws, g, y, f, inside, error, 1, 1, 0, exact);
         else
-            FN(sweep_row)(ws, g, y, &factors, inside, error, 1, 1, 1);
+            FN(sweep_row)(ws, g, y, f, inside, error, 1, 1, 1, exact);
         if ((y % 8 && y < g->h) || sum > enough) continue;
         float lanes[BLOCK];
         for (int k = 0; k < PARTS; k++) {
@@ -766,17 +1087,40 @@ static double FN(iterate)(const workspace *ws, const grid *g, const FN(factors) 
     return sum;
 }
 
+static double FN(iterate)(const workspace *ws, const grid *g, const factors *f, double enough) {
+    return FN(iterate_as)(ws, g, f, enough, 0);
+}
+
+/* One exact iteration; whether OpenCV's stop test lets another follow.
+ *
+ * OpenCV adds up the changes in float, one after the other. That sum lies within n ulp / 2 of the true
+ * one (n numbers, none negative), as the sum here does for the few of each lane: only in between is
+ * OpenCV's sum itself taken. */
+static int FN(goes_on)(const workspace *ws, const grid *g, const factors *f, float limit) {
+    const double theirs = (double)g->h * g->w * 0x1p-24, ours = (8 * g->blocks + 16) * 0x1p-24;
+    double certain = DBL_MAX;
+    if (theirs < 0.25) certain = (double)limit * (1 + ours) * (1 - theirs) / (1 - 2 * theirs);
+    double sum = FN(iterate_as)(ws, g, f, certain, 1);
+    if (sum > certain) return 1;
+    if (sum < (double)limit * (1 - ours) * (1 - theirs)) return 0;
+    float total = 0;
+    for (int y = 0; y < g->h; y++)
+        for (int x = 0; x < g->w; x++) total += ws->spare[y * g->stride + x];
+    return total > limit;
+}
+
 /* Iterations after one warp; returns how many. */
-static int64_t FN(relax)(workspace *ws, const grid *g, const tvl1_numbers *n,
-                         const FN(factors) * f) {
-    const double step = n->tau / n->theta;
+static int64_t FN(relax)(workspace *ws, const grid *g, const tvl1_numbers *n, const factors *f) {
+    const double step = n->exact ? 1 : n->tau / n->theta;
     const double limit = n->epsilon * n->epsilon * step * step * g->h * g->w;
     double error = DBL_MAX, estimate = 0;
     int64_t done = 0;
     for (int outer = 0; error > limit && outer < n->outer_iterations; outer++) {
         FN(median)(ws, g, n->median_filtering);
         for (int inner = 0; error > limit && inner < n->inner_iterations; inner++, done++) {
-            if (!n->cuda) {
+            if (n->exact) {
+                error = FN(goes_on)(ws, g, f, (float)limit) ? DBL_MAX : 0;
+            } else if (!n->cuda) {
                 error = FN(iterate)(ws, g, f, limit);
             } else if (n->epsilon > 0 && (done & 1) && estimate < limit) {
                 error = estimate = FN(iterate)(ws, g, f, DBL_MAX);
@@ -793,12 +1137,15 @@ static int64_t FN(relax)(workspace *ws, const grid *g, const tvl1_numbers *n,
 static int64_t FN(solve_level)(workspace *ws, int s, const tvl1_numbers *n) {
     const grid *g = &ws->level[s];
     double step = n->tau / n->theta;
-    const FN(factors) f = {(float)(n->lambda * n->theta * step * step), (float)n->tau};
+    const int careful = !(step < 0x1p20);
+    factors f = {(float)(n->lambda * n->theta * step * step), (float)n->tau, 0, 0, 0};
+    if (n->exact)
+        f = (factors){(float)(n->lambda * n->theta), 0, (float)n->theta, (float)step, careful};
     int64_t done = 0;
     memset(ws->state, 0, sizeof(float) * (size_t)g->h * (size_t)g->blocks * STATE);
     FN(make_taps)(ws->following[s], g->h, g->w, n->cuda, ws->taps);
     for (int k = 0; k < n->num_warps; k++) {
-        FN(warp)(ws, g, ws->previous[s], (float)step, n->cuda);
+        FN(warp)(ws, g, ws->previous[s], (float)step, n);
         done += FN(relax)(ws, g, n, &f);
     }
     return done;
@@ -888,7 +1235,8 @@ static int32_t FN(solve)(workspace *ws, const void *previous, const void *follow
         *done += FN(solve_level)(ws, s, n);
         if (s > 0) FN(upsample)(ws, s - 1, n);
     }
-    return FN(write_out)(ws, 1 / (float)(n->tau / n->theta), flow, levels, bound);
+    float per_step = n->exact ? 1 : 1 / (float)(n->tau / n->theta);
+    return FN(write_out)(ws, per_step, flow, levels, bound);
 }
 
 #undef SORT2
