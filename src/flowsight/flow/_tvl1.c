@@ -340,6 +340,15 @@ INLINE vf FN(magnitude)(vf a) { return (vf)((vi)a & INT32_MAX); }
 /* x with the sign of `sign`; x is not negative */
 INLINE vf FN(signed_as)(vf x, vf sign) { return (vf)((vi)x | ((vi)sign & INT32_MIN)); }
 
+/* magnitudes: the smaller and the larger of two */
+#if defined(TVL1_X86) && V == 16
+INLINE vf FN(smaller)(vf a, vf b) { return (vf)_mm512_range_ps((__m512)a, (__m512)b, 0x2 | 0x8); }
+INLINE vf FN(larger)(vf a, vf b) { return (vf)_mm512_range_ps((__m512)a, (__m512)b, 0x3 | 0x8); }
+#else
+INLINE vf FN(smaller)(vf a, vf b) { return FN(vmin)(FN(magnitude)(a), FN(magnitude)(b)); }
+INLINE vf FN(larger)(vf a, vf b) { return FN(vmax)(FN(magnitude)(a), FN(magnitude)(b)); }
+#endif
+
 /* a b + c rounded once, in one instruction or without it. In double the product is exact, and the
  * sum's rounding to double can move its rounding to float only where it lies on the border between two
  * floats; there, and below the smallest normal number, fmaf decides. */
@@ -589,7 +598,7 @@ INLINE v4 FN(sample)(const float *taps, ptrdiff_t row, const float *wy, v4 wx) {
 }
 
 /* The same, rounded as OpenCV does: along the columns first, all fused. */
-INLINE v4 FN(sample_exact)(const float *taps, ptrdiff_t row, const float *wx, const float *wy) {
+INLINE v4 FN(sample_fused)(const float *taps, ptrdiff_t row, const float *wx, const float *wy) {
     v4 total = {0};
     for (int r = 0; r < 4; r++, taps += row) {
         v4 along = *(const v4 *)taps * wx[0];
@@ -602,6 +611,47 @@ INLINE v4 FN(sample_exact)(const float *taps, ptrdiff_t row, const float *wx, co
     }
     return total;
 }
+
+#if defined(TVL1_X86) && V == 4
+/* In double, two lanes at a time; `doubt` gathers where that does not round as fused (FN(fused)). */
+INLINE __m128d FN(step2)(__m128d a, __m128d b, __m128d c, __m128i *doubt) {
+    __m128d sum = _mm_add_pd(_mm_mul_pd(a, b), c);
+    __m128i bits = _mm_castpd_si128(sum);
+    const __m128i tail = _mm_set_epi32(0, 0x1fffffff, 0, 0x1fffffff);
+    const __m128i half = _mm_set_epi32(-1, 0x10000000, -1, 0x10000000);
+    *doubt = _mm_or_si128(*doubt, _mm_cmpeq_epi32(_mm_and_si128(bits, tail), half));
+    return _mm_cvtps_pd(_mm_cvtpd_ps(sum));
+}
+INLINE __m128d FN(sample2)(const float *taps, ptrdiff_t row, const double *wx, const double *wy,
+                           __m128i *doubt) {
+    __m128d total = _mm_setzero_pd();
+    for (int r = 0; r < 4; r++, taps += row) {
+        __m128d along = _mm_setzero_pd();
+        for (int c = 0; c < 4; c++) {
+            __m128 pair = _mm_castpd_ps(_mm_load_sd((const double *)(const void *)(taps + 4 * c)));
+            along = FN(step2)(_mm_cvtps_pd(pair), _mm_load_pd(wx + 2 * c), along, doubt);
+        }
+        total = FN(step2)(along, _mm_load_pd(wy + 2 * r), total, doubt);
+    }
+    return total;
+}
+INLINE v4 FN(sample_exact)(const float *taps, ptrdiff_t row, const float *wx, const float *wy) {
+    _Alignas(16) double x[8], y[8];
+    for (int k = 0; k < 4; k++) {
+        _mm_store_pd(x + 2 * k, _mm_set1_pd((double)wx[k * BLOCK]));
+        _mm_store_pd(y + 2 * k, _mm_set1_pd((double)wy[k * BLOCK]));
+    }
+    __m128i doubt = _mm_setzero_si128();
+    __m128d low = FN(sample2)(taps, row, x, y, &doubt);
+    __m128d high = FN(sample2)(taps + 2, row, x, y, &doubt);
+    if (_mm_movemask_epi8(doubt)) return FN(sample_fused)(taps, row, wx, wy);
+    return (v4)_mm_movelh_ps(_mm_cvtpd_ps(low), _mm_cvtpd_ps(high));
+}
+#else
+INLINE v4 FN(sample_exact)(const float *taps, ptrdiff_t row, const float *wx, const float *wy) {
+    return FN(sample_fused)(taps, row, wx, wy);
+}
+#endif
 
 /* Linearises the following image around the flow: gradient and residual into the state. */
 INLINE void FN(warp_as)(const workspace *ws, const grid *g, const float *previous, float step,
@@ -877,97 +927,66 @@ INLINE void FN(primal_exact)(const float *above, const float *here, float *u_at,
     }
 }
 
-/* 1 + step |(x, y)| with the length as the C library's hypotf rounds it: through double. */
+/* |(x, y)| as the C library's hypotf rounds it: through double. */
 #if defined(TVL1_X86) && V == 4
-INLINE vf FN(norm)(vf x, vf y, float step) {
+INLINE __m128d FN(length2)(__m128 x, __m128 y) {
+    __m128d a = _mm_cvtps_pd(x), b = _mm_cvtps_pd(y);
+    return _mm_sqrt_pd(_mm_add_pd(_mm_mul_pd(a, a), _mm_mul_pd(b, b)));
+}
+INLINE vf FN(length)(vf x, vf y) {
     __m128 a = (__m128)x, b = (__m128)y;
-    __m128d x0 = _mm_cvtps_pd(a), x1 = _mm_cvtps_pd(_mm_movehl_ps(a, a));
-    __m128d y0 = _mm_cvtps_pd(b), y1 = _mm_cvtps_pd(_mm_movehl_ps(b, b));
-    x0 = _mm_sqrt_pd(_mm_add_pd(_mm_mul_pd(x0, x0), _mm_mul_pd(y0, y0)));
-    x1 = _mm_sqrt_pd(_mm_add_pd(_mm_mul_pd(x1, x1), _mm_mul_pd(y1, y1)));
-    return 1 + step * (vf)_mm_movelh_ps(_mm_cvtpd_ps(x0), _mm_cvtpd_ps(x1));
+    __m128d low = FN(length2)(a, b), high = FN(length2)(_mm_movehl_ps(a, a), _mm_movehl_ps(b, b));
+    return (vf)_mm_movelh_ps(_mm_cvtpd_ps(low), _mm_cvtpd_ps(high));
 }
 #else
-INLINE vf FN(norm)(vf x, vf y, float step) {
-    vf length;
+INLINE vf FN(length)(vf x, vf y) {
     for (int i = 0; i < V; i++) {
         double a = (double)x[i], b = (double)y[i];
-        length[i] = (float)sqrt(a * a + b * b);
+        x[i] = (float)sqrt(a * a + b * b);
     }
-    return 1 + step * length;
+    return x;
 }
 #endif
-
-/* New dual variables from old, sloped by (ux, uy) and (vx, vy): by the definition. */
-INLINE void FN(advance)(float *state, vf ux, vf uy, vf vx, vf vy, float step) {
-    vf norm_u = FN(norm)(ux, uy, step), norm_v = FN(norm)(vx, vy, step);
-    FN(store)(state + P11 * BLOCK, (FN(load)(state + P11 * BLOCK) + step * ux) / norm_u);
-    FN(store)(state + P12 * BLOCK, (FN(load)(state + P12 * BLOCK) + step * uy) / norm_u);
-    FN(store)(state + P21 * BLOCK, (FN(load)(state + P21 * BLOCK) + step * vx) / norm_v);
-    FN(store)(state + P22 * BLOCK, (FN(load)(state + P22 * BLOCK) + step * vy) / norm_v);
-}
 
 #if defined(TVL1_X86) && V > 4
-/* Out of line: rare, and large. */
-static __attribute__((noinline, cold)) void FN(advance_slowly)(float *state, vf ux, vf uy, vf vx,
-                                                                vf vy, float step) {
-    FN(advance)(state, ux, uy, vx, vy, step);
+/* Out of line: rare. */
+static __attribute__((noinline, cold)) vf FN(norm_slowly)(vf x, vf y, float step) {
+    return 1 + step * FN(length)(x, y);
 }
 
-/* |(x, y)| as FN(norm) has it, and where that is not certain.
+/* The same in float, and where that is not certain. Not what it is below 2^-45.
  *
- * x^2 + y^2 = sum + low, to 2^-46 of it: products and their errors are exact, and so is the error of
- * adding the smaller to the larger. The root of the sum, corrected by rest / (2 root), is then known
- * to far below half an ulp, but for the estimate's error (2^-14 or 1.5 * 2^-12 of the correction).
- * Where a correction a little larger and one a little smaller round to the same float, that float is
- * also what double arithmetic gives. A sum below 2^-90 is too small to tell apart from 0 in the
- * norm. Overflow ends in NaN, which is uncertain. */
-INLINE vf FN(length)(vf x, vf y, FN(mask) * unsure) {
-    vf a = x * x, b = y * y, a_low = FN(fma)(x, x, -a), b_low = FN(fma)(y, y, -b);
-    vf large = FN(vmax)(a, b), small = FN(vmin)(a, b), sum = large + small;
-    vf low = (small - (sum - large)) + (a_low + b_low);
-    vf root = FN(root)(sum), rest = FN(fma)(-root, root, sum) + low;
-    vf floored = FN(vmax)(sum, FN(same)(0x1p-90f));
-#if V == 16
-    vf estimate = (vf)_mm512_rsqrt14_ps((__m512)floored);
-    const float more = 0.5f + 0x1p-14f, less = 0.5f - 0x1p-14f;
-#else
-    vf estimate = (vf)_mm256_rsqrt_ps((__m256)floored);
-    const float more = 0.5f + 0x1p-12f, less = 0.5f - 0x1p-12f;
-#endif
-    vf upper = FN(fma)(rest, estimate * more, root);
-    vf lower = FN(fma)(rest, estimate * less, root);
+ * The root of a rounded sum of squares, and what the exact sum has more than the root's square: `rest`,
+ * to 2^-44 of the sum. The length is then root + rest / (2 root), known to far below half an ulp. Where
+ * a correction a millionth larger and one a millionth smaller round to the same float, that is what
+ * double arithmetic gives too. Overflow ends in NaN: not certain.
+ *
+ * With |y| >= |x|, `square - sum` is exact, since one is at most twice the other; the three other terms
+ * of the rest are what rounding left of a product or root. */
+INLINE vf FN(length_in_float)(vf ux, vf uy, FN(mask) * unsure) {
+    vf x = FN(smaller)(ux, uy), y = FN(larger)(ux, uy);
+    vf square = y * y, sum = FN(fma)(x, x, square), root = FN(root)(sum);
+    vf low = FN(fma)(y, y, -square) + FN(fma)(x, x, square - sum);
+    vf rest = FN(fma)(-root, root, sum) + low;
+    vf correction = rest / FN(vmax)(root, FN(same)(0x1p-45f));
+    vf upper = FN(fma)(correction, FN(same)(0.5f + 0x1p-20f), root);
+    vf lower = FN(fma)(correction, FN(same)(0.5f - 0x1p-20f), root);
     *unsure = FN(differ)(upper, lower);
     return upper;
 }
-
-/* a / b for y = 1 / b, rounded as the division (Markstein's sequence; that two steps are enough for
- * every a and b in float was found by trying all that come near a border between two floats). Not
- * where the remainder leaves the range of float: see FN(dual_exact). */
-INLINE vf FN(quotient)(vf a, vf b, vf y) {
-    vf q = a * y;
-    return FN(fma)(FN(fma)(-q, b, a), y, q);
-}
-
-INLINE vf FN(smaller)(vf a, vf b) {
-#if V == 16
-    return (vf)_mm512_range_ps((__m512)a, (__m512)b, 0x2 | 0x8); /* of magnitudes, made positive */
-#else
-    return FN(vmin)(FN(magnitude)(a), FN(magnitude)(b));
-#endif
-}
-
-/* Where q = a / norm is so small that the remainder may not be exact; a norm of 1 has none. */
-INLINE FN(mask) FN(risky)(vf q, vf a, vf norm) {
-    return FN(more)(FN(same)(0x1p-90f), FN(magnitude)(q)) & FN(differ)(a, FN(same)(0)) &
-           FN(differ)(norm, FN(same)(1));
-}
 #endif
 
-/* dual() as OpenCV rounds it. */
-INLINE void FN(dual_exact)(float *state, const float *u_at, const float *v_at, const float *u_below,
-                           const float *v_below, const factors *f, const int has_below,
-                           const vi *inside) {
+/* What the dual update of a part of a row has come to when half of it is done: numerators and
+ * denominators. In between lies a block of others: the whole is too long a chain of roots and divisions
+ * for one to be started before the one before has ended. */
+typedef struct {
+    vf p11, p12, p21, p22, norm_u, norm_v;
+} FN(halfway);
+
+/* First half of dual() as OpenCV rounds it. */
+INLINE void FN(dual_begin)(FN(halfway) * half, const float *state, const float *u_at,
+                           const float *v_at, const float *u_below, const float *v_below,
+                           const factors *f, const int has_below, const vi *inside) {
     vf u = FN(load)(u_at), v = FN(load)(v_at), uy = {0}, vy = {0};
     vf ux = FN(after)(u_at, u) - u, vx = FN(after)(v_at, v) - v;
     if (inside) {
@@ -980,32 +999,31 @@ INLINE void FN(dual_exact)(float *state, const float *u_at, const float *v_at, c
     }
 #if defined(TVL1_X86) && V > 4
     FN(mask) unsure_u, unsure_v;
-    vf norm_u = 1 + f->step * FN(length)(ux, uy, &unsure_u);
-    vf norm_v = 1 + f->step * FN(length)(vx, vy, &unsure_v);
-    vf per_u = 1 / norm_u, per_v = 1 / norm_v;
-    vf a11 = FN(load)(state + P11 * BLOCK) + f->step * ux;
-    vf a12 = FN(load)(state + P12 * BLOCK) + f->step * uy;
-    vf a21 = FN(load)(state + P21 * BLOCK) + f->step * vx;
-    vf a22 = FN(load)(state + P22 * BLOCK) + f->step * vy;
-    vf q11 = FN(quotient)(a11, norm_u, per_u), q12 = FN(quotient)(a12, norm_u, per_u);
-    vf q21 = FN(quotient)(a21, norm_v, per_v), q22 = FN(quotient)(a22, norm_v, per_v);
-    vf least = FN(smaller)(FN(smaller)(q11, q12), FN(smaller)(q21, q22));
-    FN(mask) unsure = unsure_u | unsure_v, small = FN(more)(FN(same)(0x1p-90f), least);
-    if (__builtin_expect(FN(any)(unsure | small) | f->careful, 0)) {
-        unsure |= FN(risky)(q11, a11, norm_u) | FN(risky)(q12, a12, norm_u) |
-                  FN(risky)(q21, a21, norm_v) | FN(risky)(q22, a22, norm_v);
-        if (FN(any)(unsure) | f->careful) {
-            FN(advance_slowly)(state, ux, uy, vx, vy, f->step);
-            return;
-        }
-    }
-    FN(store)(state + P11 * BLOCK, q11);
-    FN(store)(state + P12 * BLOCK, q12);
-    FN(store)(state + P21 * BLOCK, q21);
-    FN(store)(state + P22 * BLOCK, q22);
+    vf length_u = FN(length_in_float)(ux, uy, &unsure_u);
+    vf length_v = FN(length_in_float)(vx, vy, &unsure_v);
 #else
-    FN(advance)(state, ux, uy, vx, vy, f->step);
+    vf length_u = FN(length)(ux, uy), length_v = FN(length)(vx, vy);
 #endif
+    half->p11 = FN(load)(state + P11 * BLOCK) + f->step * ux;
+    half->p12 = FN(load)(state + P12 * BLOCK) + f->step * uy;
+    half->p21 = FN(load)(state + P21 * BLOCK) + f->step * vx;
+    half->p22 = FN(load)(state + P22 * BLOCK) + f->step * vy;
+    half->norm_u = 1 + f->step * length_u;
+    half->norm_v = 1 + f->step * length_v;
+#if defined(TVL1_X86) && V > 4
+    if (__builtin_expect(FN(any)(unsure_u | unsure_v) | f->careful, 0)) {
+        half->norm_u = FN(norm_slowly)(ux, uy, f->step);
+        half->norm_v = FN(norm_slowly)(vx, vy, f->step);
+    }
+#endif
+}
+
+/* Second half: four divisions, since a product with an inverse is not rounded as they are. */
+INLINE void FN(dual_end)(const FN(halfway) * half, float *state) {
+    FN(store)(state + P11 * BLOCK, half->p11 / half->norm_u);
+    FN(store)(state + P12 * BLOCK, half->p12 / half->norm_u);
+    FN(store)(state + P21 * BLOCK, half->p21 / half->norm_v);
+    FN(store)(state + P22 * BLOCK, half->p22 / half->norm_v);
 }
 
 /* ---- sweeping ---- */
@@ -1014,44 +1032,78 @@ INLINE void FN(dual_exact)(float *state, const float *u_at, const float *v_at, c
  * behind, so that the divisions and roots of one run beside the sums of the other. */
 INLINE void FN(sweep_row)(const workspace *ws, const grid *g, int y, const factors *f,
                           const vi *inside, vf *error, const int has_above, const int has_here,
-                          const int with_error, const int exact) {
+                          const int with_error) {
+    ptrdiff_t row = (ptrdiff_t)g->blocks * STATE;
+    float *here = ws->state + y * row, *above = here - row;
+    float *u = ws->u + y * g->stride, *v = ws->v + y * g->stride;
+    const float *u_above = u - g->stride, *v_above = v - g->stride;
+    vf left[2] = {{0}, {0}};
+    const int last = g->blocks - 1;
+    for (int b = 0; b <= last; b++) {
+        for (int k = 0; has_here && k < BLOCK; k += V)
+            FN(primal)(above + b * STATE + k, here + b * STATE + k, u + b * BLOCK + k,
+                       v + b * BLOCK + k, left, f, error + k / V, has_above, k == 0,
+                       with_error);
+        int c = (b - 1) * BLOCK;
+        for (int k = c; has_above && b > 0 && k < c + BLOCK; k += V)
+            FN(dual)(above + (b - 1) * STATE + (k - c), u_above + k, v_above + k, u + k, v + k, has_here,
+                     NULL);
+    }
+    for (int k = 0; has_above && k < BLOCK; k += V) {
+        int x = last * BLOCK + k;
+        FN(dual)(above + last * STATE + k, u_above + x, v_above + x, u + x, v + x, has_here,
+                 inside + k / V);
+    }
+}
+
+/* The same of the exact flavour: the dual's first half one block behind, its second two. */
+INLINE void FN(sweep_row_exact)(const workspace *ws, const grid *g, int y, const factors *f,
+                                const vi *inside, vf *error, const int has_above,
+                                const int has_here, const int with_error) {
     ptrdiff_t row = (ptrdiff_t)g->blocks * STATE;
     float *here = ws->state + y * row, *above = here - row;
     float *u = ws->u + y * g->stride, *v = ws->v + y * g->stride;
     float *changes = ws->spare + y * g->stride;
     const float *u_above = u - g->stride, *v_above = v - g->stride;
     vf left[2] = {{0}, {0}};
+    FN(halfway) half[PARTS] = {{{0}}};
     const int last = g->blocks - 1;
-    for (int k = 0; exact && has_here && k < BLOCK; k += V)
+    for (int k = 0; has_here && k < BLOCK; k += V)
         FN(primal_exact)(above + k, here + k, u + k, v + k, changes + k, left, f, error + k / V,
                          has_above, k == 0, 1, with_error);
-    for (int b = exact; b <= last; b++) {
+    for (int b = 1; b <= last; b++) {
+        for (int k = 0; has_above && b > 1 && k < BLOCK; k += V)
+            FN(dual_end)(half + k / V, above + (b - 2) * STATE + k);
+        for (int k = 0; has_above && k < BLOCK; k += V) {
+            int x = (b - 1) * BLOCK + k;
+            FN(dual_begin)(half + k / V, above + (b - 1) * STATE + k, u_above + x, v_above + x,
+                           u + x, v + x, f, has_here, NULL);
+        }
         for (int k = 0; has_here && k < BLOCK; k += V) {
             int x = b * BLOCK + k, at = b * STATE + k;
-            if (exact)
-                FN(primal_exact)(above + at, here + at, u + x, v + x, changes + x, left, f,
-                                 error + k / V, has_above, k == 0, 0, with_error);
-            else
-                FN(primal)(above + at, here + at, u + x, v + x, left, f, error + k / V, has_above,
-                           k == 0, with_error);
-        }
-        for (int k = 0; has_above && b > 0 && k < BLOCK; k += V) {
-            int x = (b - 1) * BLOCK + k, at = (b - 1) * STATE + k;
-            if (exact)
-                FN(dual_exact)(above + at, u_above + x, v_above + x, u + x, v + x, f, has_here,
-                               NULL);
-            else
-                FN(dual)(above + at, u_above + x, v_above + x, u + x, v + x, has_here, NULL);
+            FN(primal_exact)(above + at, here + at, u + x, v + x, changes + x, left, f,
+                             error + k / V, has_above, k == 0, 0, with_error);
         }
     }
+    for (int k = 0; has_above && last > 0 && k < BLOCK; k += V)
+        FN(dual_end)(half + k / V, above + (last - 1) * STATE + k);
     for (int k = 0; has_above && k < BLOCK; k += V) {
-        int x = last * BLOCK + k, at = last * STATE + k;
-        if (exact)
-            FN(dual_exact)(above + at, u_above + x, v_above + x, u + x, v + x, f, has_here,
-                           inside + k / V);
-        else
-            FN(dual)(above + at, u_above + x, v_above + x, u + x, v + x, has_here, inside + k / V);
+        int x = last * BLOCK + k;
+        float *state = above + last * STATE + k;
+        FN(dual_begin)(half, state, u_above + x, v_above + x, u + x, v + x, f, has_here,
+                       inside + k / V);
+        FN(dual_end)(half, state);
     }
+}
+
+/* Either. */
+INLINE void FN(sweep)(const workspace *ws, const grid *g, int y, const factors *f, const vi *inside,
+                      vf *error, const int has_above, const int has_here, const int with_error,
+                      const int exact) {
+    if (exact)
+        FN(sweep_row_exact)(ws, g, y, f, inside, error, has_above, has_here, with_error);
+    else
+        FN(sweep_row)(ws, g, y, f, inside, error, has_above, has_here, with_error);
 }
 
 /* One iteration in a single sweep, in place: as if all of u, then all of p were updated. Row by
@@ -1067,13 +1119,13 @@ INLINE double FN(iterate_as)(const workspace *ws, const grid *g, const factors *
     vf error[PARTS] = {{0}};
     for (int y = 0; y <= g->h; y++) {
         if (y == g->h)
-            FN(sweep_row)(ws, g, y, f, inside, error, 1, 0, 0, exact);
+            FN(sweep)(ws, g, y, f, inside, error, 1, 0, 0, exact);
         else if (y == 0)
-            FN(sweep_row)(ws, g, y, f, inside, error, 0, 1, 1, exact);
+            FN(sweep)(ws, g, y, f, inside, error, 0, 1, 1, exact);
         else if (sum > enough)
-            FN(sweep_row)(ws, g, y, f, inside, error, 1, 1, 0, exact);
+            FN(sweep)(ws, g, y, f, inside, error, 1, 1, 0, exact);
         else
-            FN(sweep_row)(ws, g, y, f, inside, error, 1, 1, 1, exact);
+            FN(sweep)(ws, g, y, f, inside, error, 1, 1, 1, exact);
         if ((y % 8 && y < g->h) || sum > enough) continue;
         float lanes[BLOCK];
         for (int k = 0; k < PARTS; k++) {
