@@ -67,6 +67,7 @@ typedef struct {
 
 typedef struct {
     int num_scales;
+    int whole; /* frames of whole grey levels, 0 to 255 */
     grid level[MAX_SCALES];
     float *previous[MAX_SCALES], *following[MAX_SCALES]; /* rows of w floats */
     float *u, *v, *spare;                                /* planes */
@@ -613,107 +614,172 @@ INLINE v4 FN(sample_fused)(const float *taps, ptrdiff_t row, const float *wx, co
 }
 
 #if defined(TVL1_X86) && V == 4
-/* In double, two lanes at a time; `doubt` gathers where that does not round as fused (FN(fused)). */
-INLINE __m128d FN(step2)(__m128d a, __m128d b, __m128d c, __m128i *doubt) {
+/* In double, two lanes at a time; `doubt` gathers where that may not round as fused: see FN(fused). */
+INLINE __m128d FN(step2)(__m128d a, __m128d b, __m128d c, __m128i *doubt, const int check) {
     __m128d sum = _mm_add_pd(_mm_mul_pd(a, b), c);
-    __m128i bits = _mm_castpd_si128(sum);
     const __m128i tail = _mm_set_epi32(0, 0x1fffffff, 0, 0x1fffffff);
     const __m128i half = _mm_set_epi32(-1, 0x10000000, -1, 0x10000000);
-    *doubt = _mm_or_si128(*doubt, _mm_cmpeq_epi32(_mm_and_si128(bits, tail), half));
+    __m128i border = _mm_cmpeq_epi32(_mm_and_si128(_mm_castpd_si128(sum), tail), half);
+    if (check) *doubt = _mm_or_si128(*doubt, border);
     return _mm_cvtps_pd(_mm_cvtpd_ps(sum));
 }
+
 INLINE __m128d FN(sample2)(const float *taps, ptrdiff_t row, const double *wx, const double *wy,
-                           __m128i *doubt) {
+                           __m128i *doubt, const int check) {
     __m128d total = _mm_setzero_pd();
     for (int r = 0; r < 4; r++, taps += row) {
         __m128d along = _mm_setzero_pd();
         for (int c = 0; c < 4; c++) {
             __m128 pair = _mm_castpd_ps(_mm_load_sd((const double *)(const void *)(taps + 4 * c)));
-            along = FN(step2)(_mm_cvtps_pd(pair), _mm_load_pd(wx + 2 * c), along, doubt);
+            along = FN(step2)(_mm_cvtps_pd(pair), _mm_load_pd(wx + 2 * c), along, doubt, check);
         }
-        total = FN(step2)(along, _mm_load_pd(wy + 2 * r), total, doubt);
+        total = FN(step2)(along, _mm_load_pd(wy + 2 * r), total, doubt, 1);
     }
     return total;
 }
-INLINE v4 FN(sample_exact)(const float *taps, ptrdiff_t row, const float *wx, const float *wy) {
+
+/* `short_sums`: along the columns the sums are exact in double, and lie on a border all the time. */
+INLINE v4 FN(sample_exact)(const float *taps, ptrdiff_t row, const float *wx, const float *wy,
+                           int short_sums) {
     _Alignas(16) double x[8], y[8];
     for (int k = 0; k < 4; k++) {
         _mm_store_pd(x + 2 * k, _mm_set1_pd((double)wx[k * BLOCK]));
         _mm_store_pd(y + 2 * k, _mm_set1_pd((double)wy[k * BLOCK]));
     }
     __m128i doubt = _mm_setzero_si128();
-    __m128d low = FN(sample2)(taps, row, x, y, &doubt);
-    __m128d high = FN(sample2)(taps + 2, row, x, y, &doubt);
+    __m128d low, high;
+    if (short_sums) {
+        low = FN(sample2)(taps, row, x, y, &doubt, 0);
+        high = FN(sample2)(taps + 2, row, x, y, &doubt, 0);
+    } else {
+        low = FN(sample2)(taps, row, x, y, &doubt, 1);
+        high = FN(sample2)(taps + 2, row, x, y, &doubt, 1);
+    }
     if (_mm_movemask_epi8(doubt)) return FN(sample_fused)(taps, row, wx, wy);
     return (v4)_mm_movelh_ps(_mm_cvtpd_ps(low), _mm_cvtpd_ps(high));
 }
+
+/* Where all 4 weights are 0 or at least 2^-19: with taps that are halves below 256, products and sums
+ * are then multiples of 2^-44 below 2^9, which double holds. */
+INLINE vi FN(short_weights)(const float *weights) {
+    vi all = ~(vi){0};
+    for (int k = 0; k < 4; k++) {
+        vf size = FN(magnitude)(FN(load)(weights + k * BLOCK));
+        all &= (size >= 0x1p-19f) | (size == 0);
+    }
+    return all;
+}
 #else
-INLINE v4 FN(sample_exact)(const float *taps, ptrdiff_t row, const float *wx, const float *wy) {
+INLINE v4 FN(sample_exact)(const float *taps, ptrdiff_t row, const float *wx, const float *wy,
+                           int short_sums) {
+    (void)short_sums;
     return FN(sample_fused)(taps, row, wx, wy);
 }
 #endif
 
-/* Linearises the following image around the flow: gradient and residual into the state. */
-INLINE void FN(warp_as)(const workspace *ws, const grid *g, const float *previous, float step,
-                        int cuda, const int exact) {
-    const float a = cuda ? -0.5f : -0.75f, per_step = 1 / step;
+/* What warping knows of a level. */
+typedef struct {
+    const float *previous;
+    float a, step; /* of the bicubic kernel; tau / theta, 1 in the exact flavour */
+    int halves;    /* taps are halves below 256 */
+} FN(warping);
+
+/* Samples (I, Ix, Iy, 0) of a block at its flow. `thorough`: each step by FN(fused). */
+INLINE void FN(sample_block)(const workspace *ws, const grid *g, const FN(warping) * how, int x, int y,
+                             float *samples, const int exact, const int thorough) {
     const ptrdiff_t row = (ptrdiff_t)(g->w + 2 * MARGIN) * 4;
     const float *origin = ws->taps + (MARGIN - 1) * row + 4 * (MARGIN - 1);
-    float wx[4 * BLOCK], wy[4 * BLOCK], turned[4 * BLOCK], samples[4 * BLOCK], planes[4 * BLOCK];
-    int32_t offset[BLOCK];
+    const float *u = ws->u + y * g->stride + x, *v = ws->v + y * g->stride + x;
+    const float per_step = 1 / how->step;
+    float wx[4 * BLOCK], wy[4 * BLOCK], turned[4 * BLOCK];
+    int32_t offset[BLOCK], quick[BLOCK] = {0};
+    const int count = g->w - x < BLOCK ? g->w - x : BLOCK;
     vf ramp;
     for (int i = 0; i < V; i++) ramp[i] = (float)i;
-    for (int y = 0; y < g->h; y++) {
-        const float *u = ws->u + y * g->stride, *v = ws->v + y * g->stride;
-        const float *image = previous + (ptrdiff_t)y * g->w;
-        for (int b = 0; b < g->blocks; b++) {
-            int x = b * BLOCK, count = g->w - x < BLOCK ? g->w - x : BLOCK;
-            for (int k = 0; k < BLOCK; k += V) {
-                vf f;
-                vi low_x =
-                    FN(locate)((float)(x + k) + ramp + per_step * FN(load)(u + x + k), g->w, &f);
-                FN(bicubic)(f, a, wx + k, exact);
-                vi low_y = FN(locate)((float)y + per_step * FN(load)(v + x + k), g->h, &f);
-                FN(bicubic)(f, a, wy + k, exact);
-                low_y = low_y * (int32_t)row + low_x * 4;
-                memcpy(offset + k, &low_y, sizeof low_y);
-            }
-            for (int i = 0; !exact && i < BLOCK; i += 4)
-                FN(turn)(wx + i, BLOCK, turned + 4 * i, 4);
-            for (int i = 0; i < count; i++) {
-                const float *at = origin + offset[i];
-                v4 all = exact ? FN(sample_exact)(at, row, wx + i, wy + i)
-                               : FN(sample)(at, row, wy + i, *(const v4 *)(turned + 4 * i));
-                *(v4 *)(samples + 4 * i) = all;
-            }
-            for (int i = count; i < BLOCK; i++) memset(samples + 4 * i, 0, 16);
-            for (int i = 0; i < BLOCK; i += 4) FN(turn)(samples + 4 * i, 4, planes + i, BLOCK);
-            float *state = ws->state + ((ptrdiff_t)y * g->blocks + b) * STATE;
-            float grey[BLOCK] = {0};
-            memcpy(grey, image + x, sizeof(float) * (size_t)count);
-            for (int k = 0; k < BLOCK; k += V) {
-                vf ix = FN(load)(planes + BLOCK + k) * per_step;
-                vf iy = FN(load)(planes + 2 * BLOCK + k) * per_step;
-                vf square = ix * ix + iy * iy;
-                FN(store)(state + WX * BLOCK + k, ix);
-                FN(store)(state + WY * BLOCK + k, iy);
-                /* no gradient: whatever factor, it meets a gradient of 0 */
-                if (!exact) square = 1 / FN(vmax)(square, FN(same)(1e-30f));
-                FN(store)(state + INVERSE * BLOCK + k, square);
-                FN(store)(state + RHO * BLOCK + k,
-                          FN(load)(planes + k) - ix * FN(load)(u + x + k) -
-                              iy * FN(load)(v + x + k) - FN(load)(grey + k));
-            }
+    for (int k = 0; k < BLOCK; k += V) {
+        vf f;
+        vi low_x = FN(locate)((float)(x + k) + ramp + per_step * FN(load)(u + k), g->w, &f);
+        FN(bicubic)(f, how->a, wx + k, exact);
+        vi low_y = FN(locate)((float)y + per_step * FN(load)(v + k), g->h, &f);
+        FN(bicubic)(f, how->a, wy + k, exact);
+        low_y = low_y * (int32_t)row + low_x * 4;
+        memcpy(offset + k, &low_y, sizeof low_y);
+#if defined(TVL1_X86) && V == 4
+        vi is_short = FN(short_weights)(wx + k);
+        if (exact && how->halves) memcpy(quick + k, &is_short, sizeof is_short);
+#endif
+    }
+    for (int i = 0; !exact && i < BLOCK; i += 4) FN(turn)(wx + i, BLOCK, turned + 4 * i, 4);
+    for (int i = 0; i < count; i++) {
+        const float *at = origin + offset[i];
+        v4 all;
+        if (exact && thorough)
+            all = FN(sample_fused)(at, row, wx + i, wy + i);
+        else if (exact)
+            all = FN(sample_exact)(at, row, wx + i, wy + i, quick[i]);
+        else
+            all = FN(sample)(at, row, wy + i, *(const v4 *)(turned + 4 * i));
+        *(v4 *)(samples + 4 * i) = all;
+    }
+    for (int i = count; i < BLOCK; i++) memset(samples + 4 * i, 0, 16);
+}
+
+/* Linearises the following image around the flow in row y: gradient and residual into the state. */
+INLINE void FN(warp_row)(const workspace *ws, const grid *g, const FN(warping) * how, int y,
+                         const int exact, const int thorough) {
+    const float *u = ws->u + y * g->stride, *v = ws->v + y * g->stride;
+    const float *image = how->previous + (ptrdiff_t)y * g->w, per_step = 1 / how->step;
+    for (int b = 0; b < g->blocks; b++) {
+        int x = b * BLOCK, count = g->w - x < BLOCK ? g->w - x : BLOCK;
+        float samples[4 * BLOCK], planes[4 * BLOCK], grey[BLOCK] = {0};
+        FN(sample_block)(ws, g, how, x, y, samples, exact, thorough);
+        for (int i = 0; i < BLOCK; i += 4) FN(turn)(samples + 4 * i, 4, planes + i, BLOCK);
+        float *state = ws->state + ((ptrdiff_t)y * g->blocks + b) * STATE;
+        memcpy(grey, image + x, sizeof(float) * (size_t)count);
+        for (int k = 0; k < BLOCK; k += V) {
+            vf ix = FN(load)(planes + BLOCK + k) * per_step;
+            vf iy = FN(load)(planes + 2 * BLOCK + k) * per_step;
+            vf square = ix * ix + iy * iy;
+            FN(store)(state + WX * BLOCK + k, ix);
+            FN(store)(state + WY * BLOCK + k, iy);
+            /* no gradient: whatever factor, it meets a gradient of 0 */
+            if (!exact) square = 1 / FN(vmax)(square, FN(same)(1e-30f));
+            FN(store)(state + INVERSE * BLOCK + k, square);
+            FN(store)(state + RHO * BLOCK + k,
+                      FN(load)(planes + k) - ix * FN(load)(u + x + k) - iy * FN(load)(v + x + k) -
+                          FN(load)(grey + k));
         }
     }
 }
 
-static void FN(warp)(const workspace *ws, const grid *g, const float *previous, float step,
-                     const tvl1_numbers *n) {
-    if (n->exact)
-        FN(warp_as)(ws, g, previous, 1, 0, 1);
-    else
-        FN(warp_as)(ws, g, previous, step, n->cuda, 0);
+#if defined(TVL1_X86) && V == 4
+/* Where a result below the smallest normal float may have been rounded twice, the processor has
+ * noted an underflow; the row is done again. */
+static void FN(warp_exact)(const workspace *ws, const grid *g, const FN(warping) * how) {
+    for (int y = 0; y < g->h; y++) {
+        _mm_setcsr(_mm_getcsr() & ~(unsigned int)_MM_EXCEPT_UNDERFLOW);
+        __asm__ volatile("" ::: "memory");
+        FN(warp_row)(ws, g, how, y, 1, 0);
+        __asm__ volatile("" ::: "memory");
+        if (_mm_getcsr() & _MM_EXCEPT_UNDERFLOW) FN(warp_row)(ws, g, how, y, 1, 1);
+    }
+}
+#else
+static void FN(warp_exact)(const workspace *ws, const grid *g, const FN(warping) * how) {
+    for (int y = 0; y < g->h; y++) FN(warp_row)(ws, g, how, y, 1, 0);
+}
+#endif
+
+static void FN(warp)(const workspace *ws, int s, const tvl1_numbers *n) {
+    FN(warping) how = {ws->previous[s], n->cuda ? -0.5f : -0.75f, (float)(n->tau / n->theta), 0};
+    const grid *g = &ws->level[s];
+    if (n->exact) {
+        how.step = 1;
+        how.halves = s == 0 && ws->whole;
+        FN(warp_exact)(ws, g, &how);
+    } else {
+        for (int y = 0; y < g->h; y++) FN(warp_row)(ws, g, &how, y, 0, 0);
+    }
 }
 
 /* ---- median ---- */
@@ -1066,7 +1132,7 @@ INLINE void FN(sweep_row_exact)(const workspace *ws, const grid *g, int y, const
     float *changes = ws->spare + y * g->stride;
     const float *u_above = u - g->stride, *v_above = v - g->stride;
     vf left[2] = {{0}, {0}};
-    FN(halfway) half[PARTS] = {{{0}}};
+    FN(halfway) half[PARTS] = {{.p11 = {0}}};
     const int last = g->blocks - 1;
     for (int k = 0; has_here && k < BLOCK; k += V)
         FN(primal_exact)(above + k, here + k, u + k, v + k, changes + k, left, f, error + k / V,
@@ -1197,7 +1263,7 @@ static int64_t FN(solve_level)(workspace *ws, int s, const tvl1_numbers *n) {
     memset(ws->state, 0, sizeof(float) * (size_t)g->h * (size_t)g->blocks * STATE);
     FN(make_taps)(ws->following[s], g->h, g->w, n->cuda, ws->taps);
     for (int k = 0; k < n->num_warps; k++) {
-        FN(warp)(ws, g, ws->previous[s], (float)step, n);
+        FN(warp)(ws, s, n);
         done += FN(relax)(ws, g, n, &f);
     }
     return done;
@@ -1267,6 +1333,7 @@ static int32_t FN(solve)(workspace *ws, const void *previous, const void *follow
                          int64_t *done) {
     const grid *finest = &ws->level[0];
     ptrdiff_t count = (ptrdiff_t)finest->h * finest->w;
+    ws->whole = !is_float;
     if (FN(grey_levels)(previous, is_float, count, ws->previous[0]) ||
         FN(grey_levels)(following, is_float, count, ws->following[0]))
         return BAD_PIXEL;
