@@ -274,6 +274,8 @@ typedef int32_t vi __attribute__((vector_size(V * 4), may_alias));
 typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
 
 INLINE vf FN(load)(const float *p) { return *(const vfu *)p; }
+/* from where a register's worth of floats is aligned: an operand, without an instruction of its own */
+INLINE vf FN(get)(const float *p) { return *(const vf *)p; }
 INLINE void FN(store)(float *p, vf x) { *(vfu *)p = x; }
 INLINE vf FN(same)(float x) { return x - (vf){0}; }
 
@@ -614,12 +616,18 @@ INLINE v4 FN(sample_fused)(const float *taps, ptrdiff_t row, const float *wx, co
 }
 
 #if defined(TVL1_X86) && V == 4
-/* In double, two lanes at a time; `doubt` gathers where that may not round as fused: see FN(fused). */
+/* In double, two lanes at a time; `doubt` gathers where that may not round as fused: see FN(fused).
+ * check: 1 where the sum is on a border, 2 only if it is not exact, too. */
 INLINE __m128d FN(step2)(__m128d a, __m128d b, __m128d c, __m128i *doubt, const int check) {
-    __m128d sum = _mm_add_pd(_mm_mul_pd(a, b), c);
+    __m128d product = _mm_mul_pd(a, b), sum = _mm_add_pd(product, c);
     const __m128i tail = _mm_set_epi32(0, 0x1fffffff, 0, 0x1fffffff);
     const __m128i half = _mm_set_epi32(-1, 0x10000000, -1, 0x10000000);
     __m128i border = _mm_cmpeq_epi32(_mm_and_si128(_mm_castpd_si128(sum), tail), half);
+    if (check == 2) {
+        __m128d off = _mm_or_pd(_mm_cmpneq_pd(_mm_sub_pd(sum, product), c),
+                                _mm_cmpneq_pd(_mm_sub_pd(sum, c), product));
+        border = _mm_and_si128(border, _mm_castpd_si128(off));
+    }
     if (check) *doubt = _mm_or_si128(*doubt, border);
     return _mm_cvtps_pd(_mm_cvtpd_ps(sum));
 }
@@ -633,7 +641,7 @@ INLINE __m128d FN(sample2)(const float *taps, ptrdiff_t row, const double *wx, c
             __m128 pair = _mm_castpd_ps(_mm_load_sd((const double *)(const void *)(taps + 4 * c)));
             along = FN(step2)(_mm_cvtps_pd(pair), _mm_load_pd(wx + 2 * c), along, doubt, check);
         }
-        total = FN(step2)(along, _mm_load_pd(wy + 2 * r), total, doubt, 1);
+        total = FN(step2)(along, _mm_load_pd(wy + 2 * r), total, doubt, check ? check : 1);
     }
     return total;
 }
@@ -655,7 +663,12 @@ INLINE v4 FN(sample_exact)(const float *taps, ptrdiff_t row, const float *wx, co
         low = FN(sample2)(taps, row, x, y, &doubt, 1);
         high = FN(sample2)(taps + 2, row, x, y, &doubt, 1);
     }
-    if (_mm_movemask_epi8(doubt)) return FN(sample_fused)(taps, row, wx, wy);
+    if (_mm_movemask_epi8(doubt)) {
+        doubt = _mm_setzero_si128();
+        low = FN(sample2)(taps, row, x, y, &doubt, 2);
+        high = FN(sample2)(taps + 2, row, x, y, &doubt, 2);
+        if (_mm_movemask_epi8(doubt)) return FN(sample_fused)(taps, row, wx, wy);
+    }
     return (v4)_mm_movelh_ps(_mm_cvtpd_ps(low), _mm_cvtpd_ps(high));
 }
 
@@ -907,14 +920,14 @@ static void FN(median)(workspace *ws, const grid *g, int side) {
 INLINE void FN(primal)(const float *above, const float *here, float *u_at, float *v_at, vf left[2],
                        const factors *f, vf *error, const int has_above, const int first,
                        const int with_error) {
-    vf p11 = FN(load)(here + P11 * BLOCK), p21 = FN(load)(here + P21 * BLOCK);
-    vf p12 = FN(load)(here + P12 * BLOCK), p22 = FN(load)(here + P22 * BLOCK);
-    vf ix = FN(load)(here + WX * BLOCK), iy = FN(load)(here + WY * BLOCK);
-    vf u = FN(load)(u_at), v = FN(load)(v_at);
+    vf p11 = FN(get)(here + P11 * BLOCK), p21 = FN(get)(here + P21 * BLOCK);
+    vf p12 = FN(get)(here + P12 * BLOCK), p22 = FN(get)(here + P22 * BLOCK);
+    vf ix = FN(get)(here + WX * BLOCK), iy = FN(get)(here + WY * BLOCK);
+    vf u = FN(get)(u_at), v = FN(get)(v_at);
     /* divergence: backward differences */
     if (has_above) {
-        p12 -= FN(load)(above + P12 * BLOCK);
-        p22 -= FN(load)(above + P22 * BLOCK);
+        p12 -= FN(get)(above + P12 * BLOCK);
+        p22 -= FN(get)(above + P22 * BLOCK);
     }
     vf p11_left = first ? FN(before)(left[0], p11) : FN(load)(here + P11 * BLOCK - 1);
     vf p21_left = first ? FN(before)(left[1], p21) : FN(load)(here + P21 * BLOCK - 1);
@@ -922,8 +935,8 @@ INLINE void FN(primal)(const float *above, const float *here, float *u_at, float
     left[0] = p11;
     left[1] = p21;
     /* thresholding step */
-    vf rho = FN(load)(here + RHO * BLOCK) + (ix * u + iy * v), limit = FN(same)(f->limit);
-    vf move = FN(vmax)(FN(vmin)(rho * FN(load)(here + INVERSE * BLOCK), limit), -limit);
+    vf rho = FN(get)(here + RHO * BLOCK) + (ix * u + iy * v), limit = FN(same)(f->limit);
+    vf move = FN(vmax)(FN(vmin)(rho * FN(get)(here + INVERSE * BLOCK), limit), -limit);
     vf du = f->tau * div_u - move * ix, dv = f->tau * div_v - move * iy;
     FN(store)(u_at, u + du);
     FN(store)(v_at, v + dv);
@@ -933,7 +946,7 @@ INLINE void FN(primal)(const float *above, const float *here, float *u_at, float
 /* Dual variables of one part of a row. */
 INLINE void FN(dual)(float *state, const float *u_at, const float *v_at, const float *u_below,
                      const float *v_below, const int has_below, const vi *inside) {
-    vf u = FN(load)(u_at), v = FN(load)(v_at), uy = {0}, vy = {0};
+    vf u = FN(get)(u_at), v = FN(get)(v_at), uy = {0}, vy = {0};
     /* forward differences, 0 at the last column and the last row */
     vf ux = FN(after)(u_at, u) - u, vx = FN(after)(v_at, v) - v;
     if (inside) {
@@ -941,16 +954,16 @@ INLINE void FN(dual)(float *state, const float *u_at, const float *v_at, const f
         vx = (vf)((vi)vx & *inside);
     }
     if (has_below) {
-        uy = FN(load)(u_below) - u;
-        vy = FN(load)(v_below) - v;
+        uy = FN(get)(u_below) - u;
+        vy = FN(get)(v_below) - v;
     }
     vf norm_u = 1 + FN(root)(ux * ux + uy * uy), norm_v = 1 + FN(root)(vx * vx + vy * vy);
     /* one division for both */
     vf inverse = 1 / (norm_u * norm_v), scale_u = inverse * norm_v, scale_v = inverse * norm_u;
-    FN(store)(state + P11 * BLOCK, (FN(load)(state + P11 * BLOCK) + ux) * scale_u);
-    FN(store)(state + P12 * BLOCK, (FN(load)(state + P12 * BLOCK) + uy) * scale_u);
-    FN(store)(state + P21 * BLOCK, (FN(load)(state + P21 * BLOCK) + vx) * scale_v);
-    FN(store)(state + P22 * BLOCK, (FN(load)(state + P22 * BLOCK) + vy) * scale_v);
+    FN(store)(state + P11 * BLOCK, (FN(get)(state + P11 * BLOCK) + ux) * scale_u);
+    FN(store)(state + P12 * BLOCK, (FN(get)(state + P12 * BLOCK) + uy) * scale_u);
+    FN(store)(state + P21 * BLOCK, (FN(get)(state + P21 * BLOCK) + vx) * scale_v);
+    FN(store)(state + P22 * BLOCK, (FN(get)(state + P22 * BLOCK) + vy) * scale_v);
 }
 
 /* ---- iterating, exact ---- */
@@ -961,12 +974,12 @@ INLINE void FN(primal_exact)(const float *above, const float *here, float *u_at,
                              float *changes, vf left[2], const factors *f, vf *error,
                              const int has_above, const int first, const int edge,
                              const int with_error) {
-    vf p11 = FN(load)(here + P11 * BLOCK), p21 = FN(load)(here + P21 * BLOCK);
-    vf p12 = FN(load)(here + P12 * BLOCK), p22 = FN(load)(here + P22 * BLOCK);
+    vf p11 = FN(get)(here + P11 * BLOCK), p21 = FN(get)(here + P21 * BLOCK);
+    vf p12 = FN(get)(here + P12 * BLOCK), p22 = FN(get)(here + P22 * BLOCK);
     vf above12 = {0}, above22 = {0};
     if (has_above) {
-        above12 = FN(load)(above + P12 * BLOCK);
-        above22 = FN(load)(above + P22 * BLOCK);
+        above12 = FN(get)(above + P12 * BLOCK);
+        above22 = FN(get)(above + P22 * BLOCK);
     }
     vf p11_left = first ? FN(before)(left[0], p11) : FN(load)(here + P11 * BLOCK - 1);
     vf p21_left = first ? FN(before)(left[1], p21) : FN(load)(here + P21 * BLOCK - 1);
@@ -977,10 +990,10 @@ INLINE void FN(primal_exact)(const float *above, const float *here, float *u_at,
     }
     left[0] = p11;
     left[1] = p21;
-    vf ix = FN(load)(here + WX * BLOCK), iy = FN(load)(here + WY * BLOCK);
-    vf u = FN(load)(u_at), v = FN(load)(v_at), limit = FN(same)(f->limit);
-    vf rho = FN(load)(here + RHO * BLOCK) + (ix * u + iy * v);
-    vf square = FN(load)(here + SQUARE * BLOCK), bound = limit * square;
+    vf ix = FN(get)(here + WX * BLOCK), iy = FN(get)(here + WY * BLOCK);
+    vf u = FN(get)(u_at), v = FN(get)(v_at), limit = FN(same)(f->limit);
+    vf rho = FN(get)(here + RHO * BLOCK) + (ix * u + iy * v);
+    vf square = FN(get)(here + SQUARE * BLOCK), bound = limit * square;
     vf move = FN(pick)(FN(more)(square, FN(same)(FLT_EPSILON)), rho / square, FN(same)(0));
     move = FN(pick)(FN(more)(FN(magnitude)(rho), bound), FN(signed_as)(limit, rho), move);
     vf new_u = (u - move * ix) + f->theta * div_u, new_v = (v - move * iy) + f->theta * div_v;
@@ -1053,15 +1066,15 @@ typedef struct {
 INLINE void FN(dual_begin)(FN(halfway) * half, const float *state, const float *u_at,
                            const float *v_at, const float *u_below, const float *v_below,
                            const factors *f, const int has_below, const vi *inside) {
-    vf u = FN(load)(u_at), v = FN(load)(v_at), uy = {0}, vy = {0};
+    vf u = FN(get)(u_at), v = FN(get)(v_at), uy = {0}, vy = {0};
     vf ux = FN(after)(u_at, u) - u, vx = FN(after)(v_at, v) - v;
     if (inside) {
         ux = (vf)((vi)ux & *inside);
         vx = (vf)((vi)vx & *inside);
     }
     if (has_below) {
-        uy = FN(load)(u_below) - u;
-        vy = FN(load)(v_below) - v;
+        uy = FN(get)(u_below) - u;
+        vy = FN(get)(v_below) - v;
     }
 #if defined(TVL1_X86) && V > 4
     FN(mask) unsure_u, unsure_v;
@@ -1070,10 +1083,10 @@ INLINE void FN(dual_begin)(FN(halfway) * half, const float *state, const float *
 #else
     vf length_u = FN(length)(ux, uy), length_v = FN(length)(vx, vy);
 #endif
-    half->p11 = FN(load)(state + P11 * BLOCK) + f->step * ux;
-    half->p12 = FN(load)(state + P12 * BLOCK) + f->step * uy;
-    half->p21 = FN(load)(state + P21 * BLOCK) + f->step * vx;
-    half->p22 = FN(load)(state + P22 * BLOCK) + f->step * vy;
+    half->p11 = FN(get)(state + P11 * BLOCK) + f->step * ux;
+    half->p12 = FN(get)(state + P12 * BLOCK) + f->step * uy;
+    half->p21 = FN(get)(state + P21 * BLOCK) + f->step * vx;
+    half->p22 = FN(get)(state + P22 * BLOCK) + f->step * vy;
     half->norm_u = 1 + f->step * length_u;
     half->norm_v = 1 + f->step * length_v;
 #if defined(TVL1_X86) && V > 4
