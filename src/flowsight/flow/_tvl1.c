@@ -616,34 +616,54 @@ INLINE v4 FN(sample_fused)(const float *taps, ptrdiff_t row, const float *wx, co
 }
 
 #if defined(TVL1_X86) && V == 4
-/* In double, two lanes at a time; `doubt` gathers where that may not round as fused: see FN(fused).
- * check: 1 where the sum is on a border, 2 only if it is not exact, too. */
-INLINE __m128d FN(step2)(__m128d a, __m128d b, __m128d c, __m128i *doubt, const int check) {
-    __m128d product = _mm_mul_pd(a, b), sum = _mm_add_pd(product, c);
-    const __m128i tail = _mm_set_epi32(0, 0x1fffffff, 0, 0x1fffffff);
-    const __m128i half = _mm_set_epi32(-1, 0x10000000, -1, 0x10000000);
-    __m128i border = _mm_cmpeq_epi32(_mm_and_si128(_mm_castpd_si128(sum), tail), half);
-    if (check == 2) {
-        __m128d off = _mm_or_pd(_mm_cmpneq_pd(_mm_sub_pd(sum, product), c),
-                                _mm_cmpneq_pd(_mm_sub_pd(sum, c), product));
-        border = _mm_and_si128(border, _mm_castpd_si128(off));
-    }
-    if (check) *doubt = _mm_or_si128(*doubt, border);
-    return _mm_cvtps_pd(_mm_cvtpd_ps(sum));
+/* 4 lanes in double. */
+typedef struct {
+    __m128d low, high;
+} FN(wide);
+
+INLINE __m128d FN(inexact)(__m128d product, __m128d c, __m128d sum) {
+    return _mm_or_pd(_mm_cmpneq_pd(_mm_sub_pd(sum, product), c),
+                     _mm_cmpneq_pd(_mm_sub_pd(sum, c), product));
 }
 
-INLINE __m128d FN(sample2)(const float *taps, ptrdiff_t row, const double *wx, const double *wy,
-                           __m128i *doubt, const int check) {
-    __m128d total = _mm_setzero_pd();
-    for (int r = 0; r < 4; r++, taps += row) {
-        __m128d along = _mm_setzero_pd();
-        for (int c = 0; c < 4; c++) {
-            __m128 pair = _mm_castpd_ps(_mm_load_sd((const double *)(const void *)(taps + 4 * c)));
-            along = FN(step2)(_mm_cvtps_pd(pair), _mm_load_pd(wx + 2 * c), along, doubt, check);
+/* a b + c, rounded to float; `doubt` gathers where that may not be as fused: see FN(fused). check: 1
+ * where the sum is on a border, 2 only if it is not exact, too. */
+INLINE FN(wide) FN(step4)(FN(wide) a, __m128d b, FN(wide) c, __m128i *doubt, const int check) {
+    __m128d product_low = _mm_mul_pd(a.low, b), product_high = _mm_mul_pd(a.high, b);
+    FN(wide) sum = {_mm_add_pd(product_low, c.low), _mm_add_pd(product_high, c.high)}, result;
+    if (check) {
+        __m128 tails = _mm_shuffle_ps(_mm_castpd_ps(sum.low), _mm_castpd_ps(sum.high), 0x88);
+        __m128i tail = _mm_and_si128(_mm_castps_si128(tails), _mm_set1_epi32(0x1fffffff));
+        __m128i border = _mm_cmpeq_epi32(tail, _mm_set1_epi32(0x10000000));
+        if (check == 2) {
+            __m128d off_low = FN(inexact)(product_low, c.low, sum.low);
+            __m128d off_high = FN(inexact)(product_high, c.high, sum.high);
+            __m128 off = _mm_shuffle_ps(_mm_castpd_ps(off_low), _mm_castpd_ps(off_high), 0x88);
+            border = _mm_and_si128(border, _mm_castps_si128(off));
         }
-        total = FN(step2)(along, _mm_load_pd(wy + 2 * r), total, doubt, check ? check : 1);
+        *doubt = _mm_or_si128(*doubt, border);
     }
-    return total;
+    result.low = _mm_cvtps_pd(_mm_cvtpd_ps(sum.low));
+    result.high = _mm_cvtps_pd(_mm_cvtpd_ps(sum.high));
+    return result;
+}
+
+INLINE __m128d FN(two_floats)(const float *p) {
+    return _mm_cvtps_pd(_mm_castpd_ps(_mm_load_sd((const double *)(const void *)p)));
+}
+
+INLINE v4 FN(sample_wide)(const float *taps, ptrdiff_t row, const double *wx, const double *wy,
+                          __m128i *doubt, const int check) {
+    FN(wide) total = {_mm_setzero_pd(), _mm_setzero_pd()};
+    for (int r = 0; r < 4; r++, taps += row) {
+        FN(wide) along = {_mm_setzero_pd(), _mm_setzero_pd()};
+        for (int c = 0; c < 4; c++) {
+            FN(wide) tap = {FN(two_floats)(taps + 4 * c), FN(two_floats)(taps + 4 * c + 2)};
+            along = FN(step4)(tap, _mm_load_pd(wx + 2 * c), along, doubt, check);
+        }
+        total = FN(step4)(along, _mm_load_pd(wy + 2 * r), total, doubt, check ? check : 1);
+    }
+    return (v4)_mm_movelh_ps(_mm_cvtpd_ps(total.low), _mm_cvtpd_ps(total.high));
 }
 
 /* `short_sums`: along the columns the sums are exact in double, and lie on a border all the time. */
@@ -655,21 +675,12 @@ INLINE v4 FN(sample_exact)(const float *taps, ptrdiff_t row, const float *wx, co
         _mm_store_pd(y + 2 * k, _mm_set1_pd((double)wy[k * BLOCK]));
     }
     __m128i doubt = _mm_setzero_si128();
-    __m128d low, high;
-    if (short_sums) {
-        low = FN(sample2)(taps, row, x, y, &doubt, 0);
-        high = FN(sample2)(taps + 2, row, x, y, &doubt, 0);
-    } else {
-        low = FN(sample2)(taps, row, x, y, &doubt, 1);
-        high = FN(sample2)(taps + 2, row, x, y, &doubt, 1);
-    }
-    if (_mm_movemask_epi8(doubt)) {
-        doubt = _mm_setzero_si128();
-        low = FN(sample2)(taps, row, x, y, &doubt, 2);
-        high = FN(sample2)(taps + 2, row, x, y, &doubt, 2);
-        if (_mm_movemask_epi8(doubt)) return FN(sample_fused)(taps, row, wx, wy);
-    }
-    return (v4)_mm_movelh_ps(_mm_cvtpd_ps(low), _mm_cvtpd_ps(high));
+    v4 all = short_sums ? FN(sample_wide)(taps, row, x, y, &doubt, 0)
+                        : FN(sample_wide)(taps, row, x, y, &doubt, 1);
+    if (!_mm_movemask_epi8(doubt)) return all;
+    doubt = _mm_setzero_si128();
+    all = FN(sample_wide)(taps, row, x, y, &doubt, 2);
+    return _mm_movemask_epi8(doubt) ? FN(sample_fused)(taps, row, wx, wy) : all;
 }
 
 /* Where all 4 weights are 0 or at least 2^-19: with taps that are halves below 256, products and sums
