@@ -343,15 +343,6 @@ INLINE vf FN(magnitude)(vf a) { return (vf)((vi)a & INT32_MAX); }
 /* x with the sign of `sign`; x is not negative */
 INLINE vf FN(signed_as)(vf x, vf sign) { return (vf)((vi)x | ((vi)sign & INT32_MIN)); }
 
-/* magnitudes: the smaller and the larger of two */
-#if defined(TVL1_X86) && V == 16
-INLINE vf FN(smaller)(vf a, vf b) { return (vf)_mm512_range_ps((__m512)a, (__m512)b, 0x2 | 0x8); }
-INLINE vf FN(larger)(vf a, vf b) { return (vf)_mm512_range_ps((__m512)a, (__m512)b, 0x3 | 0x8); }
-#else
-INLINE vf FN(smaller)(vf a, vf b) { return FN(vmin)(FN(magnitude)(a), FN(magnitude)(b)); }
-INLINE vf FN(larger)(vf a, vf b) { return FN(vmax)(FN(magnitude)(a), FN(magnitude)(b)); }
-#endif
-
 /* a b + c rounded once, in one instruction or without it. In double the product is exact, and the
  * sum's rounding to double can move its rounding to float only where it lies on the border between two
  * floats; there, and below the smallest normal number, fmaf decides. */
@@ -1054,7 +1045,8 @@ static __attribute__((noinline, cold)) vf FN(norm_slowly)(vf x, vf y, float step
  * With |y| >= |x|, `square - sum` is exact, since one is at most twice the other; the three other terms
  * of the rest are what rounding left of a product or root. */
 INLINE vf FN(length_in_float)(vf ux, vf uy, FN(mask) * unsure) {
-    vf x = FN(smaller)(ux, uy), y = FN(larger)(ux, uy);
+    /* in this order NaN in either reaches one of them */
+    vf a = FN(magnitude)(ux), b = FN(magnitude)(uy), x = FN(vmin)(a, b), y = FN(vmax)(b, a);
     vf square = y * y, sum = FN(fma)(x, x, square), root = FN(root)(sum);
     vf low = FN(fma)(y, y, -square) + FN(fma)(x, x, square - sum);
     vf rest = FN(fma)(-root, root, sum) + low;
