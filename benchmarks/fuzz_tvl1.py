@@ -51,7 +51,8 @@ int main(int count, char **arguments) {
         tvl1_numbers n = {odd(0.05 + 0.2 * unit()), odd(0.05 + unit()), odd(0.1 + unit()),
                           odd(below(2) ? 0.01 : 0), odd(below(2) ? 0.8 : 0.3 + 0.6 * unit()),
                           1 + below(below(9) ? 5 : 90), 1 + below(3), 1 + below(6), 1 + below(3),
-                          1 + 2 * below(3), below(2)};
+                          1 + 2 * below(3), 0, 0};
+        n.cuda = !below(3), n.exact = below(12) ? !n.cuda && below(2) : 1;
         if (!below(30)) n.num_scales = -below(3);
         if (!below(30)) n.median_filtering = below(9);
         double bound = odd(20);

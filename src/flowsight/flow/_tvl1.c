@@ -5,6 +5,10 @@
  * chosen at run time. All of them give the same bits: no contraction, no fast-math, and every sum
  * is taken in 16 lanes in the same order, however wide the registers are.
  *
+ * Two flavours. The exact one rounds where OpenCV 5.0 rounds (on a CPU with fused multiply-adds) and
+ * gives its bits; tvl1_torch.py is its readable form. The fast one saves divisions and stays as close
+ * to OpenCV as OpenCV does to itself when its input moves by one ulp.
+ *
  * Layout. Pixels are worked on in blocks of 16 along a row. Flow u, v: planes with rows of `stride`
  * floats, zero beyond the width. What an iteration needs besides them lies block by block, eight
  * groups of 16 floats (see STATE): one stream through memory in place of eight.
@@ -44,15 +48,16 @@
 enum { BLOCK = 16, GROUPS = 8, MARGIN = 4, MAX_SCALES = 64, SMALLEST_LEVEL = 16 };
 enum { MAX_SIDE = 32768, MAX_PIXELS = 1 << 27 };
 enum { OK = 0, BAD_ARGUMENT = 1, SMALL_WORKSPACE = 2, NOT_FINITE = 3, BAD_PIXEL = 4, NO_LEVEL = 5 };
-/* groups of a state block: dual variables of u and v, warped gradient, 1 / |gradient|^2, and the
-   part of the residual rho that does not depend on u */
-enum { P11, P12, P21, P22, WX, WY, INVERSE, RHO };
+/* groups of a state block: dual variables of u and v, warped gradient, 1 / |gradient|^2 (exact: the
+   square itself), and the part of the residual rho that does not depend on u */
+enum { P11, P12, P21, P22, WX, WY, INVERSE, SQUARE = INVERSE, RHO };
 enum { STATE = BLOCK * GROUPS };
 
 typedef struct {
     double tau, lambda, theta, epsilon, scale_step;
     int32_t num_scales, num_warps, inner_iterations, outer_iterations, median_filtering;
-    int32_t cuda; /* semantics of OpenCV's CUDA class */
+    int32_t cuda;  /* semantics of OpenCV's CUDA class */
+    int32_t exact; /* OpenCV's bits; not with cuda */
 } tvl1_numbers;
 
 typedef struct {
@@ -62,6 +67,7 @@ typedef struct {
 
 typedef struct {
     int num_scales;
+    int whole; /* frames of whole grey levels, 0 to 255 */
     grid level[MAX_SCALES];
     float *previous[MAX_SCALES], *following[MAX_SCALES]; /* rows of w floats */
     float *u, *v, *spare;                                /* planes */
@@ -71,6 +77,16 @@ typedef struct {
     int32_t *index;
     size_t bytes;
 } workspace;
+
+/* Numbers of an iteration. In the fast flavour flow is scaled by step = tau / theta, the warped gradient
+ * by 1 / step and its inverse square by step^2: then the dual update needs no factor, and one of the
+ * primal update is tau. */
+typedef struct {
+    float limit; /* lambda theta step^2; exact: lambda theta */
+    float tau;
+    float theta, step; /* exact only */
+    int careful;       /* exact only: step is beyond what the shortcuts of dual_exact are proven for */
+} factors;
 
 static grid make_grid(int h, int w) {
     int blocks = (w + BLOCK - 1) / BLOCK;
@@ -84,7 +100,8 @@ static int valid_numbers(const tvl1_numbers *n) {
            n->theta <= 1e6 && n->epsilon >= 0 && n->epsilon <= 1e6 && n->scale_step > 0 &&
            n->scale_step < 1 && n->num_scales >= 1 && n->num_warps >= 1 &&
            n->inner_iterations >= 1 && n->outer_iterations >= 1 &&
-           (n->median_filtering == 1 || n->median_filtering == 3 || n->median_filtering == 5);
+           (n->median_filtering == 1 || n->median_filtering == 3 || n->median_filtering == 5) &&
+           !(n->cuda && n->exact);
 }
 
 static int valid_size(int h, int w) {
@@ -144,10 +161,10 @@ static void lay_out(workspace *ws, char *base, int h, int w, const tvl1_numbers 
 
 #ifdef TVL1_X86
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx2")
+#pragma GCC target("avx2,fma")
 #endif
 #define TVL1_LANES 8
 #define FN(name) JOIN(name, _avx2)
@@ -156,12 +173,12 @@ static void lay_out(workspace *ws, char *base, int h, int w, const tvl1_numbers 
 #undef FN
 #ifdef __clang__
 #pragma clang attribute pop
-#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq"))), \
-                             apply_to = function)
+#pragma clang attribute push( \
+    __attribute__((target("avx2,fma,avx512f,avx512vl,avx512bw,avx512dq"))), apply_to = function)
 #else
 #pragma GCC pop_options
 #pragma GCC push_options
-#pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq")
+#pragma GCC target("avx2,fma,avx512f,avx512vl,avx512bw,avx512dq")
 #endif
 #define TVL1_LANES 16
 #define FN(name) JOIN(name, _avx512)
@@ -177,11 +194,11 @@ static void lay_out(workspace *ws, char *base, int h, int w, const tvl1_numbers 
 
 #define PUBLIC __attribute__((visibility("default")))
 
-/* Highest level this machine runs: 1 baseline, 2 AVX2, 3 AVX-512. */
+/* Highest level this machine runs: 1 baseline, 2 AVX2 with FMA, 3 AVX-512. */
 PUBLIC int32_t flowsight_tvl1_level(void) {
 #ifdef TVL1_X86
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2")) return 1;
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 1;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq"))
         return 3;
@@ -257,6 +274,8 @@ typedef int32_t vi __attribute__((vector_size(V * 4), may_alias));
 typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
 
 INLINE vf FN(load)(const float *p) { return *(const vfu *)p; }
+/* from where a register's worth of floats is aligned: an operand, without an instruction of its own */
+INLINE vf FN(get)(const float *p) { return *(const vf *)p; }
 INLINE void FN(store)(float *p, vf x) { *(vfu *)p = x; }
 INLINE vf FN(same)(float x) { return x - (vf){0}; }
 
@@ -290,6 +309,106 @@ INLINE vf FN(root)(vf a) {
 }
 #endif
 
+/* Masks of lanes: registers of their own, or vectors. */
+#if defined(TVL1_X86) && V == 16
+typedef __mmask16 FN(mask);
+INLINE FN(mask) FN(more)(vf a, vf b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ); }
+INLINE FN(mask) FN(differ)(vf a, vf b) { /* true for NaN */
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NEQ_UQ);
+}
+INLINE vf FN(pick)(FN(mask) m, vf a, vf b) {
+    return (vf)_mm512_mask_blend_ps(m, (__m512)b, (__m512)a);
+}
+INLINE int FN(any)(FN(mask) m) { return m != 0; }
+INLINE FN(mask) FN(first_lane)(void) { return 1; }
+#else
+typedef vi FN(mask);
+INLINE FN(mask) FN(more)(vf a, vf b) { return a > b; }
+INLINE FN(mask) FN(differ)(vf a, vf b) { return a != b; }
+INLINE FN(mask) FN(first_lane)(void) {
+    vi lane = {-1};
+    return lane;
+}
+#if defined(TVL1_X86) && V == 8
+INLINE vf FN(pick)(FN(mask) m, vf a, vf b) {
+    return (vf)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)m);
+}
+INLINE int FN(any)(FN(mask) m) { return _mm256_movemask_ps((__m256)m) != 0; }
+#else
+INLINE vf FN(pick)(FN(mask) m, vf a, vf b) { return (vf)(((vi)a & m) | ((vi)b & ~m)); }
+#endif
+#endif
+
+INLINE vf FN(magnitude)(vf a) { return (vf)((vi)a & INT32_MAX); }
+/* x with the sign of `sign`; x is not negative */
+INLINE vf FN(signed_as)(vf x, vf sign) { return (vf)((vi)x | ((vi)sign & INT32_MIN)); }
+
+/* a b + c rounded once, in one instruction or without it. In double the product is exact, and the
+ * sum's rounding to double can move its rounding to float only where it lies on the border between two
+ * floats; there, and below the smallest normal number, fmaf decides. */
+INLINE float FN(fused)(float a, float b, float c) {
+#if defined(TVL1_X86) && V == 4
+    double sum = (double)a * (double)b + (double)c;
+    int64_t bits;
+    memcpy(&bits, &sum, sizeof bits);
+    if ((bits & 0x1fffffff) == 0x10000000 || (sum < FLT_MIN && sum > -FLT_MIN && sum != 0))
+        return fmaf(a, b, c);
+    return (float)sum;
+#else
+    return __builtin_fmaf(a, b, c);
+#endif
+}
+
+#if defined(TVL1_X86) && V == 4
+/* a b + c of two lanes, and where the sum in double does not decide */
+INLINE __m128d FN(fused2)(__m128 a, __m128 b, __m128 c) {
+    return _mm_add_pd(_mm_mul_pd(_mm_cvtps_pd(a), _mm_cvtps_pd(b)), _mm_cvtps_pd(c));
+}
+INLINE __m128 FN(fused_vector)(__m128 a, __m128 b, __m128 c) {
+    __m128d low = FN(fused2)(a, b, c), high = FN(fused2)(_mm_movehl_ps(a, a), _mm_movehl_ps(b, b),
+                                                         _mm_movehl_ps(c, c));
+    __m128 result = _mm_movelh_ps(_mm_cvtpd_ps(low), _mm_cvtpd_ps(high));
+    __m128i bits = _mm_castps_si128(_mm_shuffle_ps(_mm_castpd_ps(low), _mm_castpd_ps(high), 0x88));
+    __m128i border = _mm_cmpeq_epi32(_mm_and_si128(bits, _mm_set1_epi32(0x1fffffff)),
+                                     _mm_set1_epi32(0x10000000));
+    __m128 size = _mm_and_ps(result, _mm_castsi128_ps(_mm_set1_epi32(INT32_MAX)));
+    __m128 tiny = _mm_and_ps(_mm_cmple_ps(size, _mm_set1_ps(FLT_MIN)),
+                             _mm_cmpneq_ps(_mm_or_ps(a, c), _mm_setzero_ps()));
+    if (_mm_movemask_ps(_mm_or_ps(tiny, _mm_castsi128_ps(border)))) {
+        float x[4], y[4], z[4];
+        _mm_storeu_ps(x, a), _mm_storeu_ps(y, b), _mm_storeu_ps(z, c);
+        for (int i = 0; i < 4; i++) z[i] = fmaf(x[i], y[i], z[i]);
+        result = _mm_loadu_ps(z);
+    }
+    return result;
+}
+#endif
+
+INLINE vf FN(fma)(vf a, vf b, vf c) {
+#if defined(TVL1_X86) && V == 16
+    return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(TVL1_X86) && V == 8
+    return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(TVL1_X86)
+    return (vf)FN(fused_vector)((__m128)a, (__m128)b, (__m128)c);
+#else
+    for (int i = 0; i < V; i++) c[i] = FN(fused)(a[i], b[i], c[i]);
+    return c;
+#endif
+}
+
+/* the same of 4 lanes */
+INLINE v4 FN(fma4)(v4 a, v4 b, v4 c) {
+#if defined(TVL1_X86) && V > 4
+    return (v4)_mm_fmadd_ps((__m128)a, (__m128)b, (__m128)c);
+#elif defined(TVL1_X86)
+    return (v4)FN(fused_vector)((__m128)a, (__m128)b, (__m128)c);
+#else
+    for (int i = 0; i < 4; i++) c[i] = FN(fused)(a[i], b[i], c[i]);
+    return c;
+#endif
+}
+
 #ifdef __clang__
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
@@ -320,10 +439,7 @@ INLINE vf FN(after)(const float *at, vf x) {
 
 /* ---- resizing ---- */
 
-/* a + (b - a) t rounded once, as a fused multiply-add does, on machines with and without one */
-INLINE float FN(between)(float a, float b, float t) {
-    return (float)((double)a + (double)(b - a) * (double)t);
-}
+INLINE float FN(between)(float a, float b, float t) { return FN(fused)(b - a, t, a); }
 
 /* Lower source index and the upper's weight for output i of a bilinear resize; the edge repeats. */
 INLINE int FN(position)(int i, double scale, int length, int cuda, float *fraction) {
@@ -406,9 +522,13 @@ static void FN(make_taps)(const float *image, int h, int w, int cuda, float *tap
 }
 
 /* Keys' bicubic kernel (1981) at distances f + 1, f, 1 - f, 2 - f; a is its free parameter. */
-INLINE void FN(bicubic)(vf f, float a, float *out) {
+INLINE void FN(bicubic)(vf f, float a, float *out, const int exact) {
     vf g = 1 - f, f2 = f * f;
-    vf w0 = a * (f * (g * g)), w1 = ((a + 2) * f - (a + 3)) * f2 + 1, w3 = a * (g * f2);
+    vf w0 = a * (f * (g * g)), w1, w3 = a * (g * f2);
+    if (exact)
+        w1 = FN(fma)(FN(fma)(FN(same)(a + 2), f, FN(same)(-(a + 3))), f2, FN(same)(1));
+    else
+        w1 = ((a + 2) * f - (a + 3)) * f2 + 1;
     FN(store)(out, w0);
     FN(store)(out + BLOCK, w1);
     FN(store)(out + 2 * BLOCK, 1 - w0 - w1 - w3);
@@ -471,55 +591,209 @@ INLINE v4 FN(sample)(const float *taps, ptrdiff_t row, const float *wy, v4 wx) {
 #endif
 }
 
-/* Linearises the following image around the flow: gradient and residual into the state. */
-static void FN(warp)(const workspace *ws, const grid *g, const float *previous, float step,
-                     int cuda) {
-    const float a = cuda ? -0.5f : -0.75f, per_step = 1 / step;
+/* The same, rounded as OpenCV does: along the columns first, all fused. */
+INLINE v4 FN(sample_fused)(const float *taps, ptrdiff_t row, const float *wx, const float *wy) {
+    v4 total = {0};
+    for (int r = 0; r < 4; r++, taps += row) {
+        v4 along = *(const v4 *)taps * wx[0];
+        for (int c = 1; c < 4; c++) {
+            v4 weight = wx[c * BLOCK] - (v4){0};
+            along = FN(fma4)(*(const v4 *)(taps + 4 * c), weight, along);
+        }
+        v4 weight = wy[r * BLOCK] - (v4){0};
+        total = FN(fma4)(along, weight, total);
+    }
+    return total;
+}
+
+#if defined(TVL1_X86) && V == 4
+/* 4 lanes in double. */
+typedef struct {
+    __m128d low, high;
+} FN(wide);
+
+INLINE __m128d FN(inexact)(__m128d product, __m128d c, __m128d sum) {
+    return _mm_or_pd(_mm_cmpneq_pd(_mm_sub_pd(sum, product), c),
+                     _mm_cmpneq_pd(_mm_sub_pd(sum, c), product));
+}
+
+/* a b + c, rounded to float; `doubt` gathers where that may not be as fused: see FN(fused). check: 1
+ * where the sum is on a border, 2 only if it is not exact, too. */
+INLINE FN(wide) FN(step4)(FN(wide) a, __m128d b, FN(wide) c, __m128i *doubt, const int check) {
+    __m128d product_low = _mm_mul_pd(a.low, b), product_high = _mm_mul_pd(a.high, b);
+    FN(wide) sum = {_mm_add_pd(product_low, c.low), _mm_add_pd(product_high, c.high)}, result;
+    if (check) {
+        __m128 tails = _mm_shuffle_ps(_mm_castpd_ps(sum.low), _mm_castpd_ps(sum.high), 0x88);
+        __m128i tail = _mm_and_si128(_mm_castps_si128(tails), _mm_set1_epi32(0x1fffffff));
+        __m128i border = _mm_cmpeq_epi32(tail, _mm_set1_epi32(0x10000000));
+        if (check == 2) {
+            __m128d off_low = FN(inexact)(product_low, c.low, sum.low);
+            __m128d off_high = FN(inexact)(product_high, c.high, sum.high);
+            __m128 off = _mm_shuffle_ps(_mm_castpd_ps(off_low), _mm_castpd_ps(off_high), 0x88);
+            border = _mm_and_si128(border, _mm_castps_si128(off));
+        }
+        *doubt = _mm_or_si128(*doubt, border);
+    }
+    result.low = _mm_cvtps_pd(_mm_cvtpd_ps(sum.low));
+    result.high = _mm_cvtps_pd(_mm_cvtpd_ps(sum.high));
+    return result;
+}
+
+INLINE __m128d FN(two_floats)(const float *p) {
+    return _mm_cvtps_pd(_mm_castpd_ps(_mm_load_sd((const double *)(const void *)p)));
+}
+
+INLINE v4 FN(sample_wide)(const float *taps, ptrdiff_t row, const double *wx, const double *wy,
+                          __m128i *doubt, const int check) {
+    FN(wide) total = {_mm_setzero_pd(), _mm_setzero_pd()};
+    for (int r = 0; r < 4; r++, taps += row) {
+        FN(wide) along = {_mm_setzero_pd(), _mm_setzero_pd()};
+        for (int c = 0; c < 4; c++) {
+            FN(wide) tap = {FN(two_floats)(taps + 4 * c), FN(two_floats)(taps + 4 * c + 2)};
+            along = FN(step4)(tap, _mm_load_pd(wx + 2 * c), along, doubt, check);
+        }
+        total = FN(step4)(along, _mm_load_pd(wy + 2 * r), total, doubt, check ? check : 1);
+    }
+    return (v4)_mm_movelh_ps(_mm_cvtpd_ps(total.low), _mm_cvtpd_ps(total.high));
+}
+
+/* `short_sums`: along the columns the sums are exact in double, and lie on a border all the time. */
+INLINE v4 FN(sample_exact)(const float *taps, ptrdiff_t row, const float *wx, const float *wy,
+                           int short_sums) {
+    _Alignas(16) double x[8], y[8];
+    for (int k = 0; k < 4; k++) {
+        _mm_store_pd(x + 2 * k, _mm_set1_pd((double)wx[k * BLOCK]));
+        _mm_store_pd(y + 2 * k, _mm_set1_pd((double)wy[k * BLOCK]));
+    }
+    __m128i doubt = _mm_setzero_si128();
+    v4 all = short_sums ? FN(sample_wide)(taps, row, x, y, &doubt, 0)
+                        : FN(sample_wide)(taps, row, x, y, &doubt, 1);
+    if (!_mm_movemask_epi8(doubt)) return all;
+    doubt = _mm_setzero_si128();
+    all = FN(sample_wide)(taps, row, x, y, &doubt, 2);
+    return _mm_movemask_epi8(doubt) ? FN(sample_fused)(taps, row, wx, wy) : all;
+}
+
+/* Where all 4 weights are 0 or at least 2^-19: with taps that are halves below 256, products and sums
+ * are then multiples of 2^-44 below 2^9, which double holds. */
+INLINE vi FN(short_weights)(const float *weights) {
+    vi all = ~(vi){0};
+    for (int k = 0; k < 4; k++) {
+        vf size = FN(magnitude)(FN(load)(weights + k * BLOCK));
+        all &= (size >= 0x1p-19f) | (size == 0);
+    }
+    return all;
+}
+#else
+INLINE v4 FN(sample_exact)(const float *taps, ptrdiff_t row, const float *wx, const float *wy,
+                           int short_sums) {
+    (void)short_sums;
+    return FN(sample_fused)(taps, row, wx, wy);
+}
+#endif
+
+/* What warping knows of a level. */
+typedef struct {
+    const float *previous;
+    float a, step; /* of the bicubic kernel; tau / theta, 1 in the exact flavour */
+    int halves;    /* taps are halves below 256 */
+} FN(warping);
+
+/* Samples (I, Ix, Iy, 0) of a block at its flow. `thorough`: each step by FN(fused). */
+INLINE void FN(sample_block)(const workspace *ws, const grid *g, const FN(warping) * how, int x, int y,
+                             float *samples, const int exact, const int thorough) {
     const ptrdiff_t row = (ptrdiff_t)(g->w + 2 * MARGIN) * 4;
     const float *origin = ws->taps + (MARGIN - 1) * row + 4 * (MARGIN - 1);
-    float wx[4 * BLOCK], wy[4 * BLOCK], turned[4 * BLOCK], samples[4 * BLOCK], planes[4 * BLOCK];
-    int32_t offset[BLOCK];
+    const float *u = ws->u + y * g->stride + x, *v = ws->v + y * g->stride + x;
+    const float per_step = 1 / how->step;
+    float wx[4 * BLOCK], wy[4 * BLOCK], turned[4 * BLOCK];
+    int32_t offset[BLOCK], quick[BLOCK] = {0};
+    const int count = g->w - x < BLOCK ? g->w - x : BLOCK;
     vf ramp;
     for (int i = 0; i < V; i++) ramp[i] = (float)i;
-    for (int y = 0; y < g->h; y++) {
-        const float *u = ws->u + y * g->stride, *v = ws->v + y * g->stride;
-        const float *image = previous + (ptrdiff_t)y * g->w;
-        for (int b = 0; b < g->blocks; b++) {
-            int x = b * BLOCK, count = g->w - x < BLOCK ? g->w - x : BLOCK;
-            for (int k = 0; k < BLOCK; k += V) {
-                vf f;
-                vi low_x =
-                    FN(locate)((float)(x + k) + ramp + per_step * FN(load)(u + x + k), g->w, &f);
-                FN(bicubic)(f, a, wx + k);
-                vi low_y = FN(locate)((float)y + per_step * FN(load)(v + x + k), g->h, &f);
-                FN(bicubic)(f, a, wy + k);
-                low_y = low_y * (int32_t)row + low_x * 4;
-                memcpy(offset + k, &low_y, sizeof low_y);
-            }
-            for (int i = 0; i < BLOCK; i += 4) FN(turn)(wx + i, BLOCK, turned + 4 * i, 4);
-            for (int i = 0; i < count; i++) {
-                const float *at = origin + offset[i];
-                v4 all = FN(sample)(at, row, wy + i, *(const v4 *)(turned + 4 * i));
-                *(v4 *)(samples + 4 * i) = all;
-            }
-            for (int i = count; i < BLOCK; i++) memset(samples + 4 * i, 0, 16);
-            for (int i = 0; i < BLOCK; i += 4) FN(turn)(samples + 4 * i, 4, planes + i, BLOCK);
-            float *state = ws->state + ((ptrdiff_t)y * g->blocks + b) * STATE;
-            float grey[BLOCK] = {0};
-            memcpy(grey, image + x, sizeof(float) * (size_t)count);
-            for (int k = 0; k < BLOCK; k += V) {
-                vf ix = FN(load)(planes + BLOCK + k) * per_step;
-                vf iy = FN(load)(planes + 2 * BLOCK + k) * per_step;
-                vf square = ix * ix + iy * iy;
-                FN(store)(state + WX * BLOCK + k, ix);
-                FN(store)(state + WY * BLOCK + k, iy);
-                /* no gradient: whatever factor, it meets a gradient of 0 */
-                FN(store)(state + INVERSE * BLOCK + k, 1 / FN(vmax)(square, FN(same)(1e-30f)));
-                FN(store)(state + RHO * BLOCK + k,
-                          FN(load)(planes + k) - ix * FN(load)(u + x + k) -
-                              iy * FN(load)(v + x + k) - FN(load)(grey + k));
-            }
+    for (int k = 0; k < BLOCK; k += V) {
+        vf f;
+        vi low_x = FN(locate)((float)(x + k) + ramp + per_step * FN(load)(u + k), g->w, &f);
+        FN(bicubic)(f, how->a, wx + k, exact);
+        vi low_y = FN(locate)((float)y + per_step * FN(load)(v + k), g->h, &f);
+        FN(bicubic)(f, how->a, wy + k, exact);
+        low_y = low_y * (int32_t)row + low_x * 4;
+        memcpy(offset + k, &low_y, sizeof low_y);
+#if defined(TVL1_X86) && V == 4
+        vi is_short = FN(short_weights)(wx + k);
+        if (exact && how->halves) memcpy(quick + k, &is_short, sizeof is_short);
+#endif
+    }
+    for (int i = 0; !exact && i < BLOCK; i += 4) FN(turn)(wx + i, BLOCK, turned + 4 * i, 4);
+    for (int i = 0; i < count; i++) {
+        const float *at = origin + offset[i];
+        v4 all;
+        if (exact && thorough)
+            all = FN(sample_fused)(at, row, wx + i, wy + i);
+        else if (exact)
+            all = FN(sample_exact)(at, row, wx + i, wy + i, quick[i]);
+        else
+            all = FN(sample)(at, row, wy + i, *(const v4 *)(turned + 4 * i));
+        *(v4 *)(samples + 4 * i) = all;
+    }
+    for (int i = count; i < BLOCK; i++) memset(samples + 4 * i, 0, 16);
+}
+
+/* Linearises the following image around the flow in row y: gradient and residual into the state. */
+INLINE void FN(warp_row)(const workspace *ws, const grid *g, const FN(warping) * how, int y,
+                         const int exact, const int thorough) {
+    const float *u = ws->u + y * g->stride, *v = ws->v + y * g->stride;
+    const float *image = how->previous + (ptrdiff_t)y * g->w, per_step = 1 / how->step;
+    for (int b = 0; b < g->blocks; b++) {
+        int x = b * BLOCK, count = g->w - x < BLOCK ? g->w - x : BLOCK;
+        float samples[4 * BLOCK], planes[4 * BLOCK], grey[BLOCK] = {0};
+        FN(sample_block)(ws, g, how, x, y, samples, exact, thorough);
+        for (int i = 0; i < BLOCK; i += 4) FN(turn)(samples + 4 * i, 4, planes + i, BLOCK);
+        float *state = ws->state + ((ptrdiff_t)y * g->blocks + b) * STATE;
+        memcpy(grey, image + x, sizeof(float) * (size_t)count);
+        for (int k = 0; k < BLOCK; k += V) {
+            vf ix = FN(load)(planes + BLOCK + k) * per_step;
+            vf iy = FN(load)(planes + 2 * BLOCK + k) * per_step;
+            vf square = ix * ix + iy * iy;
+            FN(store)(state + WX * BLOCK + k, ix);
+            FN(store)(state + WY * BLOCK + k, iy);
+            /* no gradient: whatever factor, it meets a gradient of 0 */
+            if (!exact) square = 1 / FN(vmax)(square, FN(same)(1e-30f));
+            FN(store)(state + INVERSE * BLOCK + k, square);
+            FN(store)(state + RHO * BLOCK + k,
+                      FN(load)(planes + k) - ix * FN(load)(u + x + k) - iy * FN(load)(v + x + k) -
+                          FN(load)(grey + k));
         }
+    }
+}
+
+#if defined(TVL1_X86) && V == 4
+/* Where a result below the smallest normal float may have been rounded twice, the processor has
+ * noted an underflow; the row is done again. */
+static void FN(warp_exact)(const workspace *ws, const grid *g, const FN(warping) * how) {
+    for (int y = 0; y < g->h; y++) {
+        _mm_setcsr(_mm_getcsr() & ~(unsigned int)_MM_EXCEPT_UNDERFLOW);
+        __asm__ volatile("" ::: "memory");
+        FN(warp_row)(ws, g, how, y, 1, 0);
+        __asm__ volatile("" ::: "memory");
+        if (_mm_getcsr() & _MM_EXCEPT_UNDERFLOW) FN(warp_row)(ws, g, how, y, 1, 1);
+    }
+}
+#else
+static void FN(warp_exact)(const workspace *ws, const grid *g, const FN(warping) * how) {
+    for (int y = 0; y < g->h; y++) FN(warp_row)(ws, g, how, y, 1, 0);
+}
+#endif
+
+static void FN(warp)(const workspace *ws, int s, const tvl1_numbers *n) {
+    FN(warping) how = {ws->previous[s], n->cuda ? -0.5f : -0.75f, (float)(n->tau / n->theta), 0};
+    const grid *g = &ws->level[s];
+    if (n->exact) {
+        how.step = 1;
+        how.halves = s == 0 && ws->whole;
+        FN(warp_exact)(ws, g, &how);
+    } else {
+        for (int y = 0; y < g->h; y++) FN(warp_row)(ws, g, &how, y, 0, 0);
     }
 }
 
@@ -643,26 +917,19 @@ static void FN(median)(workspace *ws, const grid *g, int side) {
 
 /* ---- iterating ---- */
 
-/* Inside, flow is scaled by step = tau / theta, the warped gradient by 1 / step and its inverse square
- * by step^2: then the dual update needs no factor, and one of the primal update is tau. */
-typedef struct {
-    float limit; /* lambda theta step^2 */
-    float tau;
-} FN(factors);
-
 /* u and v of one part of a row; `left` are p11, p21 of the part to the left, for the first part of a
  * block; further parts find them in front of their own. */
 INLINE void FN(primal)(const float *above, const float *here, float *u_at, float *v_at, vf left[2],
-                       const FN(factors) * f, vf *error, const int has_above, const int first,
+                       const factors *f, vf *error, const int has_above, const int first,
                        const int with_error) {
-    vf p11 = FN(load)(here + P11 * BLOCK), p21 = FN(load)(here + P21 * BLOCK);
-    vf p12 = FN(load)(here + P12 * BLOCK), p22 = FN(load)(here + P22 * BLOCK);
-    vf ix = FN(load)(here + WX * BLOCK), iy = FN(load)(here + WY * BLOCK);
-    vf u = FN(load)(u_at), v = FN(load)(v_at);
+    vf p11 = FN(get)(here + P11 * BLOCK), p21 = FN(get)(here + P21 * BLOCK);
+    vf p12 = FN(get)(here + P12 * BLOCK), p22 = FN(get)(here + P22 * BLOCK);
+    vf ix = FN(get)(here + WX * BLOCK), iy = FN(get)(here + WY * BLOCK);
+    vf u = FN(get)(u_at), v = FN(get)(v_at);
     /* divergence: backward differences */
     if (has_above) {
-        p12 -= FN(load)(above + P12 * BLOCK);
-        p22 -= FN(load)(above + P22 * BLOCK);
+        p12 -= FN(get)(above + P12 * BLOCK);
+        p22 -= FN(get)(above + P22 * BLOCK);
     }
     vf p11_left = first ? FN(before)(left[0], p11) : FN(load)(here + P11 * BLOCK - 1);
     vf p21_left = first ? FN(before)(left[1], p21) : FN(load)(here + P21 * BLOCK - 1);
@@ -670,8 +937,8 @@ INLINE void FN(primal)(const float *above, const float *here, float *u_at, float
     left[0] = p11;
     left[1] = p21;
     /* thresholding step */
-    vf rho = FN(load)(here + RHO * BLOCK) + (ix * u + iy * v), limit = FN(same)(f->limit);
-    vf move = FN(vmax)(FN(vmin)(rho * FN(load)(here + INVERSE * BLOCK), limit), -limit);
+    vf rho = FN(get)(here + RHO * BLOCK) + (ix * u + iy * v), limit = FN(same)(f->limit);
+    vf move = FN(vmax)(FN(vmin)(rho * FN(get)(here + INVERSE * BLOCK), limit), -limit);
     vf du = f->tau * div_u - move * ix, dv = f->tau * div_v - move * iy;
     FN(store)(u_at, u + du);
     FN(store)(v_at, v + dv);
@@ -681,7 +948,7 @@ INLINE void FN(primal)(const float *above, const float *here, float *u_at, float
 /* Dual variables of one part of a row. */
 INLINE void FN(dual)(float *state, const float *u_at, const float *v_at, const float *u_below,
                      const float *v_below, const int has_below, const vi *inside) {
-    vf u = FN(load)(u_at), v = FN(load)(v_at), uy = {0}, vy = {0};
+    vf u = FN(get)(u_at), v = FN(get)(v_at), uy = {0}, vy = {0};
     /* forward differences, 0 at the last column and the last row */
     vf ux = FN(after)(u_at, u) - u, vx = FN(after)(v_at, v) - v;
     if (inside) {
@@ -689,25 +956,163 @@ INLINE void FN(dual)(float *state, const float *u_at, const float *v_at, const f
         vx = (vf)((vi)vx & *inside);
     }
     if (has_below) {
-        uy = FN(load)(u_below) - u;
-        vy = FN(load)(v_below) - v;
+        uy = FN(get)(u_below) - u;
+        vy = FN(get)(v_below) - v;
     }
     vf norm_u = 1 + FN(root)(ux * ux + uy * uy), norm_v = 1 + FN(root)(vx * vx + vy * vy);
-#ifdef TWODIV
-    vf scale_u = 1 / norm_u, scale_v = 1 / norm_v;
-#else
     /* one division for both */
     vf inverse = 1 / (norm_u * norm_v), scale_u = inverse * norm_v, scale_v = inverse * norm_u;
-#endif
-    FN(store)(state + P11 * BLOCK, (FN(load)(state + P11 * BLOCK) + ux) * scale_u);
-    FN(store)(state + P12 * BLOCK, (FN(load)(state + P12 * BLOCK) + uy) * scale_u);
-    FN(store)(state + P21 * BLOCK, (FN(load)(state + P21 * BLOCK) + vx) * scale_v);
-    FN(store)(state + P22 * BLOCK, (FN(load)(state + P22 * BLOCK) + vy) * scale_v);
+    FN(store)(state + P11 * BLOCK, (FN(get)(state + P11 * BLOCK) + ux) * scale_u);
+    FN(store)(state + P12 * BLOCK, (FN(get)(state + P12 * BLOCK) + uy) * scale_u);
+    FN(store)(state + P21 * BLOCK, (FN(get)(state + P21 * BLOCK) + vx) * scale_v);
+    FN(store)(state + P22 * BLOCK, (FN(get)(state + P22 * BLOCK) + vy) * scale_v);
 }
+
+/* ---- iterating, exact ---- */
+
+/* primal() as OpenCV rounds it. `edge`: the first block of a row, where it adds the divergence in
+ * another order. changes: where to leave |du|^2 of each pixel. */
+INLINE void FN(primal_exact)(const float *above, const float *here, float *u_at, float *v_at,
+                             float *changes, vf left[2], const factors *f, vf *error,
+                             const int has_above, const int first, const int edge,
+                             const int with_error) {
+    vf p11 = FN(get)(here + P11 * BLOCK), p21 = FN(get)(here + P21 * BLOCK);
+    vf p12 = FN(get)(here + P12 * BLOCK), p22 = FN(get)(here + P22 * BLOCK);
+    vf above12 = {0}, above22 = {0};
+    if (has_above) {
+        above12 = FN(get)(above + P12 * BLOCK);
+        above22 = FN(get)(above + P22 * BLOCK);
+    }
+    vf p11_left = first ? FN(before)(left[0], p11) : FN(load)(here + P11 * BLOCK - 1);
+    vf p21_left = first ? FN(before)(left[1], p21) : FN(load)(here + P21 * BLOCK - 1);
+    vf div_u = (p11 - p11_left) + (p12 - above12), div_v = (p21 - p21_left) + (p22 - above22);
+    if (edge && first) {
+        div_u = FN(pick)(FN(first_lane)(), (p11 + p12) - above12, div_u);
+        div_v = FN(pick)(FN(first_lane)(), (p21 + p22) - above22, div_v);
+    }
+    left[0] = p11;
+    left[1] = p21;
+    vf ix = FN(get)(here + WX * BLOCK), iy = FN(get)(here + WY * BLOCK);
+    vf u = FN(get)(u_at), v = FN(get)(v_at), limit = FN(same)(f->limit);
+    vf rho = FN(get)(here + RHO * BLOCK) + (ix * u + iy * v);
+    vf square = FN(get)(here + SQUARE * BLOCK), bound = limit * square;
+    vf move = FN(pick)(FN(more)(square, FN(same)(FLT_EPSILON)), rho / square, FN(same)(0));
+    move = FN(pick)(FN(more)(FN(magnitude)(rho), bound), FN(signed_as)(limit, rho), move);
+    vf new_u = (u - move * ix) + f->theta * div_u, new_v = (v - move * iy) + f->theta * div_v;
+    FN(store)(u_at, new_u);
+    FN(store)(v_at, new_v);
+    if (with_error) {
+        vf du = new_u - u, dv = new_v - v, change = du * du + dv * dv;
+        FN(store)(changes, change);
+        *error += change;
+    }
+}
+
+/* |(x, y)| as the C library's hypotf rounds it: through double. */
+#if defined(TVL1_X86) && V == 4
+INLINE __m128d FN(length2)(__m128 x, __m128 y) {
+    __m128d a = _mm_cvtps_pd(x), b = _mm_cvtps_pd(y);
+    return _mm_sqrt_pd(_mm_add_pd(_mm_mul_pd(a, a), _mm_mul_pd(b, b)));
+}
+INLINE vf FN(length)(vf x, vf y) {
+    __m128 a = (__m128)x, b = (__m128)y;
+    __m128d low = FN(length2)(a, b), high = FN(length2)(_mm_movehl_ps(a, a), _mm_movehl_ps(b, b));
+    return (vf)_mm_movelh_ps(_mm_cvtpd_ps(low), _mm_cvtpd_ps(high));
+}
+#else
+INLINE vf FN(length)(vf x, vf y) {
+    for (int i = 0; i < V; i++) {
+        double a = (double)x[i], b = (double)y[i];
+        x[i] = (float)sqrt(a * a + b * b);
+    }
+    return x;
+}
+#endif
+
+#if defined(TVL1_X86) && V > 4
+/* Out of line: rare. */
+static __attribute__((noinline, cold)) vf FN(norm_slowly)(vf x, vf y, float step) {
+    return 1 + step * FN(length)(x, y);
+}
+
+/* The same in float, and where that is not certain. Not what it is below 2^-45.
+ *
+ * The root of a rounded sum of squares, and what the exact sum has more than the root's square: `rest`,
+ * to 2^-44 of the sum. The length is then root + rest / (2 root), known to far below half an ulp. Where
+ * a correction a millionth larger and one a millionth smaller round to the same float, that is what
+ * double arithmetic gives too. Overflow ends in NaN: not certain.
+ *
+ * With |y| >= |x|, `square - sum` is exact, since one is at most twice the other; the three other terms
+ * of the rest are what rounding left of a product or root. */
+INLINE vf FN(length_in_float)(vf ux, vf uy, FN(mask) * unsure) {
+    /* in this order NaN in either reaches one of them */
+    vf a = FN(magnitude)(ux), b = FN(magnitude)(uy), x = FN(vmin)(a, b), y = FN(vmax)(b, a);
+    vf square = y * y, sum = FN(fma)(x, x, square), root = FN(root)(sum);
+    vf low = FN(fma)(y, y, -square) + FN(fma)(x, x, square - sum);
+    vf rest = FN(fma)(-root, root, sum) + low;
+    vf correction = rest / FN(vmax)(root, FN(same)(0x1p-45f));
+    vf upper = FN(fma)(correction, FN(same)(0.5f + 0x1p-20f), root);
+    vf lower = FN(fma)(correction, FN(same)(0.5f - 0x1p-20f), root);
+    *unsure = FN(differ)(upper, lower);
+    return upper;
+}
+#endif
+
+/* What the dual update of a part of a row has come to when half of it is done: numerators and
+ * denominators. In between lies a block of others: the whole is too long a chain of roots and divisions
+ * for one to be started before the one before has ended. */
+typedef struct {
+    vf p11, p12, p21, p22, norm_u, norm_v;
+} FN(halfway);
+
+/* First half of dual() as OpenCV rounds it. */
+INLINE void FN(dual_begin)(FN(halfway) * half, const float *state, const float *u_at,
+                           const float *v_at, const float *u_below, const float *v_below,
+                           const factors *f, const int has_below, const vi *inside) {
+    vf u = FN(get)(u_at), v = FN(get)(v_at), uy = {0}, vy = {0};
+    vf ux = FN(after)(u_at, u) - u, vx = FN(after)(v_at, v) - v;
+    if (inside) {
+        ux = (vf)((vi)ux & *inside);
+        vx = (vf)((vi)vx & *inside);
+    }
+    if (has_below) {
+        uy = FN(get)(u_below) - u;
+        vy = FN(get)(v_below) - v;
+    }
+#if defined(TVL1_X86) && V > 4
+    FN(mask) unsure_u, unsure_v;
+    vf length_u = FN(length_in_float)(ux, uy, &unsure_u);
+    vf length_v = FN(length_in_float)(vx, vy, &unsure_v);
+#else
+    vf length_u = FN(length)(ux, uy), length_v = FN(length)(vx, vy);
+#endif
+    half->p11 = FN(get)(state + P11 * BLOCK) + f->step * ux;
+    half->p12 = FN(get)(state + P12 * BLOCK) + f->step * uy;
+    half->p21 = FN(get)(state + P21 * BLOCK) + f->step * vx;
+    half->p22 = FN(get)(state + P22 * BLOCK) + f->step * vy;
+    half->norm_u = 1 + f->step * length_u;
+    half->norm_v = 1 + f->step * length_v;
+#if defined(TVL1_X86) && V > 4
+    if (__builtin_expect(FN(any)(unsure_u | unsure_v) | f->careful, 0)) {
+        half->norm_u = FN(norm_slowly)(ux, uy, f->step);
+        half->norm_v = FN(norm_slowly)(vx, vy, f->step);
+    }
+#endif
+}
+
+/* Second half: four divisions, since a product with an inverse is not rounded as they are. */
+INLINE void FN(dual_end)(const FN(halfway) * half, float *state) {
+    FN(store)(state + P11 * BLOCK, half->p11 / half->norm_u);
+    FN(store)(state + P12 * BLOCK, half->p12 / half->norm_u);
+    FN(store)(state + P21 * BLOCK, half->p21 / half->norm_v);
+    FN(store)(state + P22 * BLOCK, half->p22 / half->norm_v);
+}
+
+/* ---- sweeping ---- */
 
 /* u, v of row y, and the dual variables of the row above, which wait for just these: one block
  * behind, so that the divisions and roots of one run beside the sums of the other. */
-INLINE void FN(sweep_row)(const workspace *ws, const grid *g, int y, const FN(factors) * f,
+INLINE void FN(sweep_row)(const workspace *ws, const grid *g, int y, const factors *f,
                           const vi *inside, vf *error, const int has_above, const int has_here,
                           const int with_error) {
     ptrdiff_t row = (ptrdiff_t)g->blocks * STATE;
@@ -733,12 +1138,62 @@ INLINE void FN(sweep_row)(const workspace *ws, const grid *g, int y, const FN(fa
     }
 }
 
+/* The same of the exact flavour: the dual's first half one block behind, its second two. */
+INLINE void FN(sweep_row_exact)(const workspace *ws, const grid *g, int y, const factors *f,
+                                const vi *inside, vf *error, const int has_above,
+                                const int has_here, const int with_error) {
+    ptrdiff_t row = (ptrdiff_t)g->blocks * STATE;
+    float *here = ws->state + y * row, *above = here - row;
+    float *u = ws->u + y * g->stride, *v = ws->v + y * g->stride;
+    float *changes = ws->spare + y * g->stride;
+    const float *u_above = u - g->stride, *v_above = v - g->stride;
+    vf left[2] = {{0}, {0}};
+    FN(halfway) half[PARTS] = {{.p11 = {0}}};
+    const int last = g->blocks - 1;
+    for (int k = 0; has_here && k < BLOCK; k += V)
+        FN(primal_exact)(above + k, here + k, u + k, v + k, changes + k, left, f, error + k / V,
+                         has_above, k == 0, 1, with_error);
+    for (int b = 1; b <= last; b++) {
+        for (int k = 0; has_above && b > 1 && k < BLOCK; k += V)
+            FN(dual_end)(half + k / V, above + (b - 2) * STATE + k);
+        for (int k = 0; has_above && k < BLOCK; k += V) {
+            int x = (b - 1) * BLOCK + k;
+            FN(dual_begin)(half + k / V, above + (b - 1) * STATE + k, u_above + x, v_above + x,
+                           u + x, v + x, f, has_here, NULL);
+        }
+        for (int k = 0; has_here && k < BLOCK; k += V) {
+            int x = b * BLOCK + k, at = b * STATE + k;
+            FN(primal_exact)(above + at, here + at, u + x, v + x, changes + x, left, f,
+                             error + k / V, has_above, k == 0, 0, with_error);
+        }
+    }
+    for (int k = 0; has_above && last > 0 && k < BLOCK; k += V)
+        FN(dual_end)(half + k / V, above + (last - 1) * STATE + k);
+    for (int k = 0; has_above && k < BLOCK; k += V) {
+        int x = last * BLOCK + k;
+        float *state = above + last * STATE + k;
+        FN(dual_begin)(half, state, u_above + x, v_above + x, u + x, v + x, f, has_here,
+                       inside + k / V);
+        FN(dual_end)(half, state);
+    }
+}
+
+/* Either. */
+INLINE void FN(sweep)(const workspace *ws, const grid *g, int y, const factors *f, const vi *inside,
+                      vf *error, const int has_above, const int has_here, const int with_error,
+                      const int exact) {
+    if (exact)
+        FN(sweep_row_exact)(ws, g, y, f, inside, error, has_above, has_here, with_error);
+    else
+        FN(sweep_row)(ws, g, y, f, inside, error, has_above, has_here, with_error);
+}
+
 /* One iteration in a single sweep, in place: as if all of u, then all of p were updated. Row by
  * row, because p of a row needs the new u of the next, and u of a row the old p of the one above.
  * Returns sum |du|^2, or, as soon as it is above `enough`, that much of it. */
-static double FN(iterate)(const workspace *ws, const grid *g, const FN(factors) * f,
-                          double enough) {
-    const FN(factors) factors = *f;
+INLINE double FN(iterate_as)(const workspace *ws, const grid *g, const factors *given,
+                             double enough, const int exact) {
+    const factors own = *given, *f = &own;
     vi inside[PARTS];
     for (int i = 0; i < BLOCK; i++)
         ((int32_t *)inside)[i] = (g->blocks - 1) * BLOCK + i < g->w - 1 ? -1 : 0;
@@ -746,13 +1201,13 @@ static double FN(iterate)(const workspace *ws, const grid *g, const FN(factors) 
     vf error[PARTS] = {{0}};
     for (int y = 0; y <= g->h; y++) {
         if (y == g->h)
-            FN(sweep_row)(ws, g, y, &factors, inside, error, 1, 0, 0);
+            FN(sweep)(ws, g, y, f, inside, error, 1, 0, 0, exact);
         else if (y == 0)
-            FN(sweep_row)(ws, g, y, &factors, inside, error, 0, 1, 1);
+            FN(sweep)(ws, g, y, f, inside, error, 0, 1, 1, exact);
         else if (sum > enough)
-            FN(sweep_row)(ws, g, y, &factors, inside, error, 1, 1, 0);
+            FN(sweep)(ws, g, y, f, inside, error, 1, 1, 0, exact);
         else
-            FN(sweep_row)(ws, g, y, &factors, inside, error, 1, 1, 1);
+            FN(sweep)(ws, g, y, f, inside, error, 1, 1, 1, exact);
         if ((y % 8 && y < g->h) || sum > enough) continue;
         float lanes[BLOCK];
         for (int k = 0; k < PARTS; k++) {
@@ -766,17 +1221,40 @@ static double FN(iterate)(const workspace *ws, const grid *g, const FN(factors) 
     return sum;
 }
 
+static double FN(iterate)(const workspace *ws, const grid *g, const factors *f, double enough) {
+    return FN(iterate_as)(ws, g, f, enough, 0);
+}
+
+/* One exact iteration; whether OpenCV's stop test lets another follow.
+ *
+ * OpenCV adds up the changes in float, one after the other. That sum lies within n ulp / 2 of the true
+ * one (n numbers, none negative), as the sum here does for the few of each lane: only in between is
+ * OpenCV's sum itself taken. */
+static int FN(goes_on)(const workspace *ws, const grid *g, const factors *f, float limit) {
+    const double theirs = (double)g->h * g->w * 0x1p-24, ours = (8 * g->blocks + 16) * 0x1p-24;
+    double certain = DBL_MAX;
+    if (theirs < 0.25) certain = (double)limit * (1 + ours) * (1 - theirs) / (1 - 2 * theirs);
+    double sum = FN(iterate_as)(ws, g, f, certain, 1);
+    if (sum > certain) return 1;
+    if (sum < (double)limit * (1 - ours) * (1 - theirs)) return 0;
+    float total = 0;
+    for (int y = 0; y < g->h; y++)
+        for (int x = 0; x < g->w; x++) total += ws->spare[y * g->stride + x];
+    return total > limit;
+}
+
 /* Iterations after one warp; returns how many. */
-static int64_t FN(relax)(workspace *ws, const grid *g, const tvl1_numbers *n,
-                         const FN(factors) * f) {
-    const double step = n->tau / n->theta;
+static int64_t FN(relax)(workspace *ws, const grid *g, const tvl1_numbers *n, const factors *f) {
+    const double step = n->exact ? 1 : n->tau / n->theta;
     const double limit = n->epsilon * n->epsilon * step * step * g->h * g->w;
     double error = DBL_MAX, estimate = 0;
     int64_t done = 0;
     for (int outer = 0; error > limit && outer < n->outer_iterations; outer++) {
         FN(median)(ws, g, n->median_filtering);
         for (int inner = 0; error > limit && inner < n->inner_iterations; inner++, done++) {
-            if (!n->cuda) {
+            if (n->exact) {
+                error = FN(goes_on)(ws, g, f, (float)limit) ? DBL_MAX : 0;
+            } else if (!n->cuda) {
                 error = FN(iterate)(ws, g, f, limit);
             } else if (n->epsilon > 0 && (done & 1) && estimate < limit) {
                 error = estimate = FN(iterate)(ws, g, f, DBL_MAX);
@@ -793,12 +1271,15 @@ static int64_t FN(relax)(workspace *ws, const grid *g, const tvl1_numbers *n,
 static int64_t FN(solve_level)(workspace *ws, int s, const tvl1_numbers *n) {
     const grid *g = &ws->level[s];
     double step = n->tau / n->theta;
-    const FN(factors) f = {(float)(n->lambda * n->theta * step * step), (float)n->tau};
+    const int careful = !(step < 0x1p20);
+    factors f = {(float)(n->lambda * n->theta * step * step), (float)n->tau, 0, 0, 0};
+    if (n->exact)
+        f = (factors){(float)(n->lambda * n->theta), 0, (float)n->theta, (float)step, careful};
     int64_t done = 0;
     memset(ws->state, 0, sizeof(float) * (size_t)g->h * (size_t)g->blocks * STATE);
     FN(make_taps)(ws->following[s], g->h, g->w, n->cuda, ws->taps);
     for (int k = 0; k < n->num_warps; k++) {
-        FN(warp)(ws, g, ws->previous[s], (float)step, n->cuda);
+        FN(warp)(ws, s, n);
         done += FN(relax)(ws, g, n, &f);
     }
     return done;
@@ -868,6 +1349,7 @@ static int32_t FN(solve)(workspace *ws, const void *previous, const void *follow
                          int64_t *done) {
     const grid *finest = &ws->level[0];
     ptrdiff_t count = (ptrdiff_t)finest->h * finest->w;
+    ws->whole = !is_float;
     if (FN(grey_levels)(previous, is_float, count, ws->previous[0]) ||
         FN(grey_levels)(following, is_float, count, ws->following[0]))
         return BAD_PIXEL;
@@ -888,7 +1370,8 @@ static int32_t FN(solve)(workspace *ws, const void *previous, const void *follow
         *done += FN(solve_level)(ws, s, n);
         if (s > 0) FN(upsample)(ws, s - 1, n);
     }
-    return FN(write_out)(ws, 1 / (float)(n->tau / n->theta), flow, levels, bound);
+    float per_step = n->exact ? 1 : 1 / (float)(n->tau / n->theta);
+    return FN(write_out)(ws, per_step, flow, levels, bound);
 }
 
 #undef SORT2

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from flowsight.errors import InputError
-from flowsight.flow.tvl1_numbers import PRESETS, Numbers, read_numbers
+from flowsight.flow.tvl1_numbers import PRESETS, Numbers, check_not_exact, read_numbers
 
 METHODS = ("tvl1", "dis", "farneback")
 BACKENDS = ("cpu", "torch", "gpu", "opencv")
@@ -47,6 +47,8 @@ def solver(
     chosen = best_backend() if backend == "auto" else backend
     if chosen == "opencv":
         return _one_by_one(_opencv(numbers))
+    if chosen == "gpu":
+        check_not_exact(numbers)
     return functools.partial(_engine(chosen), numbers=_mapping(numbers), **_extra(chosen, threads))
 
 

@@ -2,7 +2,8 @@
 
 The engine is a shared library that the package's build makes where there is a C compiler. It picks
 the widest instruction set of the machine; all give the same bits, so FLOWSIGHT_SIMD (or `simd`)
-= baseline, avx2 or avx512 is for tests only.
+= baseline, avx2 or avx512 is for tests only. With OpenCV's details (`semantics` cpu) and unless the
+number `exact` is False, they are the bits of OpenCV 5.0 on a CPU with fused multiply-adds.
 """
 
 from __future__ import annotations
@@ -253,6 +254,7 @@ def _c_numbers(numbers: Numbers | Mapping[str, object]) -> CNumbers:
         outer_iterations=min(given.outer_iterations, most),
         median_filtering=given.median_filtering,
         cuda=int(given.semantics == "cuda"),
+        exact=int(given.semantics == "cpu" if given.exact is None else given.exact),
     )
     # a size that always fits, to hear what the engine thinks of the numbers alone
     if checked_library().flowsight_tvl1_workspace(16, 16, ctypes.byref(result)) == 0:

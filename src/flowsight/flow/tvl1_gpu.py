@@ -25,7 +25,7 @@ from torch import Tensor
 from flowsight.errors import InputError
 from flowsight.flow.tvl1_images import centered_gradient, grey_levels, pyramid, upsample_flow
 from flowsight.flow.tvl1_launch import Launch, Level, Workspace
-from flowsight.flow.tvl1_numbers import Numbers, level_sizes, read_numbers
+from flowsight.flow.tvl1_numbers import Numbers, check_not_exact, level_sizes, read_numbers
 
 DEFAULT_LAUNCH = Launch()
 ONE_AT_A_TIME = Lock()
@@ -64,6 +64,7 @@ def solve(
         InputError: other frames, numbers that cannot be, or no GPU or Triton to run on.
     """
     known = read_numbers(numbers)
+    check_not_exact(known)
     _check_device(device)
     if previous.shape != following.shape or previous.dtype != following.dtype:
         got = f"{previous.dtype} {previous.shape} and {following.dtype} {following.shape}"

@@ -22,7 +22,10 @@ class CNumbers(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_double) for name in ("tau", "lambda_", "theta", "epsilon", "scale_step")),
         *((name, ctypes.c_int32) for name in ("num_scales", "num_warps", "inner_iterations")),
-        *((name, ctypes.c_int32) for name in ("outer_iterations", "median_filtering", "cuda")),
+        *(
+            (name, ctypes.c_int32)
+            for name in ("outer_iterations", "median_filtering", "cuda", "exact")
+        ),
     )
 
 
