@@ -80,6 +80,7 @@ def test_timeout_ends_the_command_and_what_it_started(
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie"
 
 
+@pytest.mark.slow
 def test_a_killed_task_takes_its_command_along(tmp_path: Path) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'dags')!r})\n"
