@@ -14,10 +14,11 @@ from flowsight.datasets.clips import load_clips
 from flowsight.errors import FlowsightError, InputError
 from flowsight.metrics import classification
 from flowsight.metrics.fusion import fuse
-from flowsight.serving import prediction
+from flowsight.serving import memory, prediction
 from flowsight.serving.bundle import Bundle
 from flowsight.serving.memory import Limits
 from flowsight.serving.prediction import Prediction, predict_video, predict_videos
+from flowsight.video import pack
 from flowsight.video.decode import UnreadableVideo
 
 from .conftest import CLASSES
@@ -32,8 +33,6 @@ def stages(tree: Path, video: Path, system: Bundle, work: Path) -> dict[str, np.
         video, frames_pack, clip_id="Run/clip", size=size, quality=params.frames.quality
     )
     flow_packing.flow_of_video(video, flow_pack, size=size, **dataclasses.asdict(flow))
-    from flowsight.video import pack
-
     manifest = work / "manifest"
     manifest.mkdir()
     (manifest / "classes.csv").write_bytes(
@@ -110,6 +109,28 @@ def test_maps_of_all_frames_change_no_score(name: str, videos: Path, system: Bun
         assert (maps.reshape(len(maps), -1).max(axis=1) == 255).all()  # none left out
 
 
+@pytest.mark.parametrize("promised", [None, 0, 7, 4000])
+def test_flow_that_no_view_sees_is_not_computed(
+    promised: int | None, videos: Path, system: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One stack of each stream; a header that lies changes the work, never the scores."""
+    if promised is not None:
+        monkeypatch.setattr("flowsight.serving.memory.promised_frames", lambda capture: promised)
+    solved: list[int] = []
+    encode = pack.encode_jpeg
+    monkeypatch.setattr(pack, "encode_jpeg", lambda i, q: (solved.append(i.ndim), encode(i, q))[1])
+    few = predict_video(system, videos / "deep/long.mp4", num_views=1)
+    assert solved.count(3) == 40
+    length = system.streams["temporal"].row.input.stack_length
+    # both stacks lie in the middle of the clip
+    expected = 39 if promised in (0, 7) else len(range(17, 20 + length))
+    assert abs(solved.count(2) / 2 - expected) <= 3
+    loaded = memory.load(videos / "deep/long.mp4", frames=system.frames, flow=system.flow)
+    every = prediction.predict_clip(system, loaded, num_views=1)
+    for stream, logits in every.logits.items():
+        np.testing.assert_allclose(few.logits[stream], logits, rtol=0, atol=1e-6)
+
+
 def test_frames_at_once_are_the_attention_stages() -> None:
     assert prediction.FRAMES_AT_ONCE == extraction._FRAMES_AT_ONCE
 
@@ -126,8 +147,8 @@ def test_what_a_prediction_says(videos: Path, system: Bundle) -> None:
     assert shares == sorted(shares, reverse=True)
     assert set(found.seconds) == {"decode", "jpeg", "flow", "attention", "scores", "total"}
     assert all(sec > 0 for sec in found.seconds.values())
-    assert updates[7] == ("flow", 8, 8)
-    assert {part for part, _, _ in updates[8:]} == {"rgb attention", "flow attention"}
+    assert updates[6] == ("flow", 7, 7)
+    assert {part for part, _, _ in updates[7:]} == {"rgb attention", "flow attention"}
 
 
 def test_views_can_be_chosen(videos: Path, system: Bundle) -> None:

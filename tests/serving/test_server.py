@@ -25,7 +25,7 @@ from .conftest import CLASSES
 
 pytestmark = pytest.mark.slow
 
-START_SEC = 180
+START_SEC = 300
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +170,7 @@ def test_attention_on_request(server: str) -> None:
         ({"video": "deep/long.mp4"}, "4.0 s where at most 3.5 s"),
         ({"video": "http://127.0.0.1:9/x.avi"}, "takes no URLs"),
         ({"video": "walk.avi", "top": -1}, "`top` of at least 1"),
+        ({"video": 5}, "found no file"),  # MLflow makes text of it
     ],
 )
 def test_bad_rows_get_one_line(
@@ -187,7 +188,6 @@ def test_bad_rows_get_one_line(
     [
         b"not json",
         b"{}",
-        {"dataframe_records": [{"video": 5}]},
         {"dataframe_records": [{"video": "walk.avi", "top": "many"}]},
         {"nonsense": 1},
     ],

@@ -9,9 +9,10 @@ import io
 import json
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from flowsight.config import FlowParams, FramesParams
 from flowsight.flow import api
+from flowsight.flow.quantize import quantize
 from flowsight.flow_packing import MOST_BYTES
 from flowsight.video import pack
 from flowsight.video.decode import (
@@ -36,8 +38,15 @@ from flowsight.video.workers import num_workers
 _BYTES_PER_PX = 128
 """Working memory of a pair of frames in the flow engine, as `flow_packing` reckons."""
 
+_FEW = 0.7
+"""Below this share of needed flow fields the others are left out."""
+_AT_ONCE = 8
+"""Pairs that wait for a thread together."""
+
+Pair = tuple[int, np.ndarray, np.ndarray]
+Fields = Callable[[int], Collection[int]]
 Update = Callable[[int, int], None]
-"""Called with the frames done, and how many the header promises (0: it does not say)."""
+"""Called with the flow fields done, and how many there will be (0: unknown)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,78 +93,166 @@ def load(
     *,
     frames: FramesParams,
     flow: FlowParams,
+    fields: Fields | None = None,
     limits: Limits = NO_LIMITS,
     update: Update = lambda done, total: None,
 ) -> ClipInMemory:
-    """Decode a video once and make its frames and flow packs, as the stages do.
+    """Make a video's frames and flow packs, as the stages do.
 
     Args:
         video: any format OpenCV reads.
         frames: size and JPEG quality.
         flow: method, numbers, bound and JPEG quality.
+        fields: number of frames -> the flow fields that will be read; None: all. Where they are
+            few, the video is decoded twice and the others are left out: flow costs far more.
         limits: what is refused.
         update: progress.
 
     Raises:
         UnreadableVideo: see `decode_timed`; fewer than two frames, or a limit is passed.
     """
-    fps, promised, threads = _check_header(video, frames, limits)
-    clock = _Clock()
-    timestamps_sec: list[float] = []
-    stored = _Writer(), _Writer()
-    shape: tuple[int, ...] = ()
-
-    def grey_frames() -> Iterator[np.ndarray]:
-        nonlocal shape
-        for time_sec, frame in clock.each("decode", _decoded(video, frames, limits)):
-            if limits.max_sec is not None and time_sec > limits.max_sec:
-                raise UnreadableVideo(f"more than {limits.max_sec:g} s of video", video)
-            with clock.part("jpeg"):
-                jpeg = pack.encode_jpeg(frame, frames.quality)
-                stored[0].add(pack.frame_name(len(timestamps_sec)), jpeg)
-            timestamps_sec.append(time_sec)
-            shape = frame.shape
-            yield cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-            update(len(timestamps_sec), promised)
-        if len(timestamps_sec) < 2:
-            raise UnreadableVideo("fewer than 2 frames", video)
-
+    header = _checked_header(video, frames, limits)
+    work = _Work(video, frames, flow, limits, header, update)
     start = time.perf_counter()
-    fields = api.compute_levels(
-        grey_frames(),
-        method=flow.method,
-        preset=flow.preset,
-        backend=flow.backend,
-        bound_px=flow.bound_px,
-        threads=threads,
-    )
-    for index, levels in enumerate(fields):
-        with clock.part("jpeg"):
+    # the header only decides which way is quicker: what is needed follows from what decodes
+    if fields is not None and _are_few(fields, header.promised):
+        for _ in work.grey_frames():
+            pass
+        work.solve_some(fields(len(work.timestamps_sec)))
+    else:
+        work.solve_all()
+    work.seconds["flow"] = time.perf_counter() - start - sum(work.seconds.values())
+    return work.clip()
+
+
+def _are_few(fields: Fields, promised: int) -> bool:
+    return promised > 1 and len(fields(promised)) < _FEW * (promised - 1)
+
+
+@dataclass(frozen=True)
+class _Header:
+    fps: float
+    promised: int
+    """Frames, 0 if it does not say."""
+    threads: int
+    """Pairs of frames solved at once."""
+
+
+class _Work:
+    """One video on its way into packs."""
+
+    def __init__(
+        self,
+        video: Path,
+        frames: FramesParams,
+        flow: FlowParams,
+        limits: Limits,
+        header: _Header,
+        update: Update,
+    ) -> None:
+        self.video, self.frames, self.flow = video, frames, flow
+        self.limits, self.header, self.update = limits, header, update
+        self.seconds = {"decode": 0.0, "jpeg": 0.0}
+        self.timestamps_sec: list[float] = []
+        self._size = [0, 0]
+        self._frames, self._flow = _Writer(), _Writer()
+
+    def grey_frames(self) -> Iterator[np.ndarray]:
+        """Decode; store each frame; yield it in grey."""
+        for time_sec, frame in self._decoded():
+            if self.limits.max_sec is not None and time_sec > self.limits.max_sec:
+                raise UnreadableVideo(f"more than {self.limits.max_sec:g} s of video", self.video)
+            with self._timed("jpeg"):
+                name = pack.frame_name(len(self.timestamps_sec))
+                self._frames.add(name, pack.encode_jpeg(frame, self.frames.quality))
+            self.timestamps_sec.append(time_sec)
+            self._size = [frame.shape[1], frame.shape[0]]
+            yield cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        if len(self.timestamps_sec) < 2:
+            raise UnreadableVideo("fewer than 2 frames", self.video)
+
+    def solve_all(self) -> None:
+        """Every field, while the frames are decoded."""
+        fields = api.compute_levels(
+            self.grey_frames(),
+            method=self.flow.method,
+            preset=self.flow.preset,
+            backend=self.flow.backend,
+            bound_px=self.flow.bound_px,
+            threads=self.header.threads,
+        )
+        for index, levels in enumerate(fields):
+            self._store(index, levels)
+            self.update(index + 1, max(0, self.header.promised - 1))
+
+    def solve_some(self, wanted: Collection[int]) -> None:
+        """These fields, with the frames decoded once more."""
+        done = 0
+        for pairs in _batched(self._pairs(frozenset(wanted)), _AT_ONCE * self.header.threads):
+            fields = api.compute(
+                np.stack([previous for _, previous, _ in pairs]),
+                np.stack([following for _, _, following in pairs]),
+                method=self.flow.method,
+                preset=self.flow.preset,
+                backend=self.flow.backend,
+            )
+            for (index, _, _), solved in zip(pairs, fields, strict=True):
+                self._store(index, quantize(solved, self.flow.bound_px))
+            done += len(pairs)
+            self.update(done, len(wanted))
+
+    def _pairs(self, wanted: frozenset[int]) -> Iterator[Pair]:
+        previous = None
+        for index, (_, frame) in enumerate(self._decoded()):
+            if index not in wanted and index - 1 not in wanted:
+                continue
+            grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+            if index - 1 in wanted:
+                assert previous is not None
+                yield index - 1, previous, grey
+            previous = grey
+
+    def clip(self) -> ClipInMemory:
+        """What was stored."""
+        count = len(self.timestamps_sec)
+        meta = {"size": self._size, "num_frames": count, "num_fields": count - 1}
+        return ClipInMemory(
+            frames=self._frames.finish(meta),
+            flow=self._flow.finish(meta),
+            num_frames=count,
+            timestamps_sec=self.timestamps_sec,
+            fps=self.header.fps,
+            seconds=self.seconds,
+        )
+
+    def _store(self, index: int, levels: np.ndarray) -> None:
+        with self._timed("jpeg"):
             for name, component in zip(pack.flow_names(index), levels, strict=True):
-                stored[1].add(name, pack.encode_jpeg(component, flow.quality))
-    clock.seconds["flow"] = time.perf_counter() - start - sum(clock.seconds.values())
-    count, size = len(timestamps_sec), [shape[1], shape[0]]
-    meta = {"size": size, "num_frames": count, "num_fields": count - 1}
-    return ClipInMemory(
-        frames=stored[0].finish(meta),
-        flow=stored[1].finish(meta),
-        num_frames=count,
-        timestamps_sec=timestamps_sec,
-        fps=fps,
-        seconds=clock.seconds,
-    )
+                self._flow.add(name, pack.encode_jpeg(component, self.flow.quality))
+
+    def _decoded(self) -> Iterator[tuple[float, np.ndarray]]:
+        frames = decode_timed(
+            self.video,
+            self.frames.size,
+            max_frames=self.limits.max_frames,
+            max_side_px=self.limits.max_side_px,
+        )
+        while True:
+            with self._timed("decode"):
+                item = next(frames, None)
+            if item is None:
+                return
+            yield item
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - start
 
 
-def _decoded(
-    video: Path, frames: FramesParams, limits: Limits
-) -> Iterator[tuple[float, np.ndarray]]:
-    return decode_timed(
-        video, frames.size, max_frames=limits.max_frames, max_side_px=limits.max_side_px
-    )
-
-
-def _check_header(video: Path, frames: FramesParams, limits: Limits) -> tuple[float, int, int]:
-    """Refuse what the header gives away; frame rate, promised frames, pairs solved at once."""
+def _checked_header(video: Path, frames: FramesParams, limits: Limits) -> _Header:
+    """Refuse what the header gives away."""
     if limits.max_bytes is not None and video.is_file():
         size = video.stat().st_size
         if size > limits.max_bytes:
@@ -170,7 +267,8 @@ def _check_header(video: Path, frames: FramesParams, limits: Limits) -> tuple[fl
         length = f"{promised / fps:.1f} s where at most {limits.max_sec:g} s are allowed"
         raise UnreadableVideo(f"a video of {length}", video)
     pixels = int(width * height) if frames.size is None else frames.size[0] * frames.size[1]
-    return fps, promised, min(num_workers(), max(1, MOST_BYTES // (_BYTES_PER_PX * pixels)))
+    at_once = max(1, MOST_BYTES // (_BYTES_PER_PX * pixels))
+    return _Header(fps, promised, min(num_workers(), at_once))
 
 
 def maps_pack(maps: np.ndarray) -> MemoryPack:
@@ -180,6 +278,13 @@ def maps_pack(maps: np.ndarray) -> MemoryPack:
     writer = _Writer()
     writer.add(pack.MAPS, buffer.getvalue())
     return writer.finish({"num_maps": len(maps)})
+
+
+def _batched(items: Iterable[Pair], size: int) -> Iterator[list[Pair]]:
+    """The items in lists of at most `size`."""
+    items = iter(items)
+    while batch := list(islice(items, size)):
+        yield batch
 
 
 class _Writer:
@@ -194,24 +299,3 @@ class _Writer:
         self.add(pack.META, json.dumps(meta).encode())
         self._archive.close()
         return self._pack
-
-
-class _Clock:
-    """Time spent on parts of the work."""
-
-    def __init__(self) -> None:
-        self.seconds = {"decode": 0.0, "jpeg": 0.0}
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] += time.perf_counter() - start
-
-    def each(self, name: str, items: Iterator[Any]) -> Iterator[Any]:
-        while True:
-            with self.part(name):
-                item = next(items, None)
-            if item is None:
-                return
-            yield item

@@ -24,6 +24,7 @@ from flowsight import inference, seeding
 from flowsight.attention import extraction
 from flowsight.attention.extraction import UNKNOWN, Stream
 from flowsight.datasets.clips import Clip, full_frames
+from flowsight.datasets.sampling import stack_indices
 from flowsight.errors import FlowsightError, InputError, as_flowsight_error
 from flowsight.metrics import classification
 from flowsight.metrics.fusion import fuse
@@ -107,10 +108,17 @@ def predict_video(
         InputError: views that are not possible, or scores that are not finite.
         ResourceError: the GPU's memory does not hold the work.
     """
-    clip = _load(bundle, Path(video), limits, update)
-    options: dict[str, Any] = {"num_views": num_views, "num_crops": num_crops, "threads": threads}
+    rows = _rows(bundle, num_views, num_crops)
+    clip = _load(bundle, Path(video), limits, None if attention else rows, update)
     return predict_clip(
-        bundle, clip, video=str(video), attention=attention, update=update, **options
+        bundle,
+        clip,
+        video=str(video),
+        num_views=num_views,
+        num_crops=num_crops,
+        threads=threads,
+        attention=attention,
+        update=update,
     )
 
 
@@ -135,16 +143,18 @@ def predict_videos(
         A prediction, or what was wrong with that video; the others go on.
     """
     wanted = [attention] * len(videos) if isinstance(attention, bool) else list(attention)
+    rows = _rows(bundle, options.get("num_views"), options.get("num_crops"))
 
-    def read(video: Path | str) -> ClipInMemory | FlowsightError:
-        return _caught(lambda: _load(bundle, Path(video), limits, _silent))
+    def read(index: int) -> ClipInMemory | FlowsightError:
+        views = None if wanted[index] else rows
+        return _caught(lambda: _load(bundle, Path(videos[index]), limits, views, _silent))
 
     with ThreadPoolExecutor(max_workers=1) as reader:
-        waiting = [reader.submit(read, video) for video in videos[:1]]
+        waiting = [reader.submit(read, 0)] if videos else []
         for index, video in enumerate(videos):
             clip = waiting.pop().result()
             if index + 1 < len(videos):
-                waiting.append(reader.submit(read, videos[index + 1]))
+                waiting.append(reader.submit(read, index + 1))
             if isinstance(clip, FlowsightError):
                 yield clip
             else:
@@ -163,14 +173,43 @@ def _caught(work: Callable[[], Result]) -> Result | FlowsightError:
         return known
 
 
-def _load(bundle: Bundle, video: Path, limits: Limits, update: Update) -> ClipInMemory:
+def _load(
+    bundle: Bundle,
+    video: Path,
+    limits: Limits,
+    rows: Mapping[str, RowParams] | None,
+    update: Update,
+) -> ClipInMemory:
+    """A video in memory, with the flow that these rows' views need; None: with all of it."""
     return memory.load(
         video,
         frames=bundle.frames,
         flow=bundle.flow,
+        fields=None if rows is None else partial(needed_fields, bundle, rows),
         limits=limits,
         update=lambda done, total: update("flow", done, total),
     )
+
+
+def needed_fields(bundle: Bundle, rows: Mapping[str, RowParams], num_frames: int) -> set[int]:
+    """Flow fields that the views look at: scored stacks, and those that give attention.
+
+    Args:
+        bundle: a loaded system.
+        rows: phase-2 row of `spatial` and `temporal`.
+        num_frames: of the video, at least 2.
+    """
+    scored = rows["temporal"]
+    explained = bundle.streams["temporal"].phase1_row
+    looked_at = [
+        (_positions(num_frames, scored), scored.input.stack_length),
+        (_positions(num_frames, rows["spatial"]), explained.input.stack_length),
+    ]
+    return {
+        int(field)
+        for positions, length in looked_at
+        for field in stack_indices(np.array(positions), length, num_frames - 1).ravel()
+    }
 
 
 def predict_clip(
@@ -188,17 +227,14 @@ def predict_clip(
 
     Args:
         bundle: a loaded system.
-        loaded: the video's frames and flow.
+        loaded: the video's frames and all its flow.
         video: its name, for the prediction.
         num_views, num_crops, threads, attention, update: as for `predict_video`.
 
     Raises:
         InputError, ResourceError: as `predict_video`.
     """
-    rows = {
-        name: _with_views(stream.row, num_views, num_crops)
-        for name, stream in bundle.streams.items()
-    }
+    rows = _rows(bundle, num_views, num_crops)
     seconds = dict(loaded.seconds)
     with seeding.reproducible(threads or bundle.threads):
         with _timed(seconds, "attention"):
@@ -206,7 +242,9 @@ def predict_clip(
                 name: _maps(
                     bundle.streams[name],
                     _clip(loaded, bundle.streams[name].row),
-                    range(loaded.num_frames) if attention else _wanted(loaded, rows[_other(name)]),
+                    range(loaded.num_frames)
+                    if attention
+                    else _positions(loaded.num_frames, rows[_other(name)]),
                     update,
                 )
                 for name in STREAMS
@@ -233,6 +271,14 @@ def predict_clip(
         attention=maps if attention else None,
         clip=loaded if attention else None,
     )
+
+
+def _rows(bundle: Bundle, num_views: int | None, num_crops: int | None) -> dict[str, RowParams]:
+    """The phase-2 rows, with other views where they are given."""
+    return {
+        name: _with_views(stream.row, num_views, num_crops)
+        for name, stream in bundle.streams.items()
+    }
 
 
 def _with_views(row: RowParams, num_views: int | None, num_crops: int | None) -> RowParams:
@@ -263,9 +309,10 @@ def _clip(loaded: ClipInMemory, row: RowParams, maps: Bytes | None = None) -> Cl
     )
 
 
-def _wanted(loaded: ClipInMemory, row: RowParams) -> list[int]:
-    """Frames whose maps the row's views look at."""
-    positions, _ = inference.view_positions(_clip(loaded, row), row.input, row.test.num_views)
+def _positions(num_frames: int, row: RowParams) -> list[int]:
+    """Where the row's views start: frames (RGB) or flow fields, each once."""
+    clip = Clip("video", UNKNOWN, "test", num_frames, Path(), None)
+    positions, _ = inference.view_positions(clip, row.input, row.test.num_views)
     return [int(position) for position in positions]
 
 
