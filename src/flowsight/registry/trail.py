@@ -203,7 +203,10 @@ def is_under_way(entry: Entry) -> bool:
         return True
     pid, _, start = process.partition("|")
     try:
-        return abs(psutil.Process(int(pid)).create_time() - float(start)) < 0.05
+        found = psutil.Process(int(pid))
+        if found.status() == psutil.STATUS_ZOMBIE:  # killed; its parent has not looked yet
+            return False
+        return abs(found.create_time() - float(start)) < 0.05
     except (psutil.Error, ValueError):
         return False
 
