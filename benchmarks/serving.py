@@ -168,9 +168,8 @@ def timed(work: Callable[[], Any]) -> float:
 
 def show(report: dict[str, Any]) -> None:
     """A table, then the whole as JSON."""
-    print(
-        f"{'clip':32} frames  video  latency  per s   parts: decode  flow  jpeg  networks  ratio  all flow"
-    )
+    print(f"{'clip':32} frames  video  latency  per s  decode    flow    jpeg  networks  ", end="")
+    print("to their sum  all flow")
     for row in report["clips"]:
         parts = "  ".join(f"{sec:6.3f}" for sec in row["parts"].values())
         print(
