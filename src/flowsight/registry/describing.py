@@ -27,6 +27,7 @@ SERVING_NEEDS = (
     "opencv-contrib-python-headless",
     "pandas",
     "psutil",
+    "pyarrow",
     "ruamel-yaml",
     "scipy",
     "torch",

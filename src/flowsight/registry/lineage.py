@@ -47,7 +47,8 @@ def trace(registry: Registry, reference: str, root: Path) -> dict[str, Any]:
     if _is_checkpoint(root, reference):
         return {"kind": "checkpoint", **_of_checkpoint(registry, reference, root)}
     if _MD5.fullmatch(reference):
-        version = _of_run(registry, reference)
+        # a run's id looks like the hash of a file
+        version = None if reference.endswith(".dir") else _of_run(registry, reference)
         if version is not None:
             return {"kind": "run", **of_version(registry, version, root)}
         return {"kind": "data", **_of_hash(registry, reference, root)}
