@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -86,9 +88,20 @@ def test_heavy_imports_stay_in_their_rooms(path: Path) -> None:
 @pytest.mark.parametrize("room", ["models", "attention", "metrics"])
 def test_inner_rooms_do_not_reach_out(room: str) -> None:
     outside = {"flowsight.training", "flowsight.tracking", "flowsight.reporting", "flowsight.cli"}
+    outside |= {"flowsight.cluster", "flowsight.commands"}
     for path in (PACKAGE / room).rglob("*.py"):
         found = {".".join(name.split(".")[:2]) for name in imports_of(path)}
         assert not found & outside, path
+
+
+def test_workers_and_the_command_line_start_light() -> None:
+    """A task is a process of its own, so what it loads is paid thousands of times."""
+    names = [f"flowsight.cluster.{path.stem}" for path in (PACKAGE / "cluster").glob("[a-z]*.py")]
+    lines = "\n".join(f"import {name}" for name in ["sys", "flowsight.cli", *names])
+    heavy = sorted(HEAVY | {"dvc", "pandas", "numpy", "cv2", "fsspec"})
+    script = f"{lines}\nprint(*(name for name in {heavy} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "stages").glob("*.py")), ids=lambda p: p.stem)

@@ -20,7 +20,7 @@ from flowsight import errors
         (errors.GateError("3 clips"), 3, "gate"),
         (errors.ResourceError("no connection"), 75, "resource"),
         (OSError(errno.ENOSPC, "No space left on device", "out.zip"), 75, "resource"),
-        (MemoryError(), 75, "resource"),
+        (MemoryError(), 75, "memory"),
         (PermissionError(errno.EACCES, "Permission denied", "x"), 2, "input"),
         (ZeroDivisionError("division"), 1, "bug"),
     ],
@@ -44,6 +44,25 @@ def test_codes_and_note(
     assert json.loads((tmp_path / "failure.json").read_text())["kind"] == kind
     lines = capsys.readouterr().err.strip().splitlines()
     assert (len(lines) == 1) == (kind != "bug")
+
+
+def test_a_device_that_is_full_is_known_behind_its_message() -> None:
+    """Training says it in its own words; `run-stage` wants to know that smaller pieces may do."""
+
+    class OutOfMemoryError(RuntimeError):  # torch's, by its name
+        pass
+
+    def train() -> None:
+        try:
+            raise OutOfMemoryError("CUDA out of memory")
+        except RuntimeError:
+            raise errors.ResourceError("expected a batch of 8 to fit") from None
+
+    with pytest.raises(errors.ResourceError) as raised:
+        train()
+    known = errors.as_flowsight_error(raised.value)
+    assert known is not None
+    assert (known.kind, str(known)) == ("memory", "expected a batch of 8 to fit")
 
 
 def test_success_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,10 +27,10 @@ def test_a_value_changes_only_itself(toy: Toy) -> None:
     path = toy.source / "params.yaml"
     path.write_text(path.read_text().replace("num_groups: 6", "num_groups: 4"))
     main = toy.commit("by hand")
-    asked = ["--set", "rows.spatial.train.epochs=3", "--set", "seed=7"]
+    asked = ["--set", "rows.temporal_attended.train.epochs=3", "--set", "seed=7"]
     made = toy.worker("a").answer("prepare", "--run-id", "r1", *asked)
     before, after = params(toy, main), params(toy, made["rev"])
-    before["rows"]["spatial"]["train"]["epochs"] = 3
+    before["rows"]["temporal_attended"]["train"]["epochs"] = 3
     before["seed"] = 7
     assert after == before
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from pathlib import Path
@@ -42,7 +41,14 @@ def arguments(rev: str) -> list[str]:
     return ["run-stage", "raw", "--rev", rev, "--run-id", "r1"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 def test_a_kill_leaves_no_process_and_no_half_result(toy: Toy, run: Any, number: int) -> None:
     worker, rev = run
     hold = trap(toy, "raw", "sleep 1000")
@@ -79,6 +85,7 @@ def test_two_at_once_compute_once(toy: Toy, run: Any) -> None:
     assert outcomes == ["ran", "unchanged", "unchanged"]
 
 
+@pytest.mark.slow
 def test_a_lost_host_is_taken_over(toy: Toy, run: Any) -> None:
     worker, rev = run
     worker.extra["FLOWSIGHT_LEASE_SEC"] = "4"
@@ -124,22 +131,19 @@ def test_a_failing_command_keeps_its_kind(
 
 def test_out_of_memory_halves_the_micro_batch(toy: Toy, run: Any) -> None:
     worker, rev = run
-    for name in toy.stages[:6]:
-        worker.stage(name, rev, "r1")
     trap(
         toy,
-        "train@spatial-1",
+        "raw",
         'echo "micro:$FLOWSIGHT_MICRO_BATCH" >> "$TOY_LOG"\n'
         'if [ "${FLOWSIGHT_MICRO_BATCH:-16}" -gt 4 ]; then\n'
         'echo \'{"kind": "memory", "message": "it did not fit"}\' > $FLOWSIGHT_FAILURE\n'
         "exit 75; fi",
     )
-    command = ["run-stage", "train@spatial-1", "--rev", rev, "--run-id", "r1"]
-    assert worker.call(*command)[0] == 75
-    code, _, err = toy.worker("b").call(*command)  # the note is seen by all hosts
+    assert worker.call(*arguments(rev))[0] == 75
+    code, _, err = toy.worker("b").call(*arguments(rev))  # the note is seen by all hosts
     assert code == 75
     assert "micro-batch of 4" in err
-    assert worker.answer(*command)["micro_batch"] == 4
+    assert worker.answer(*arguments(rev))["micro_batch"] == 4
     assert [line for line in toy.executed() if "micro" in line] == ["micro:", "micro:8", "micro:4"]
     assert not list((toy.root / "scratch").rglob("*.json"))
 
@@ -171,6 +175,7 @@ def test_no_remote_is_said_plainly(toy: Toy, run: Any) -> None:
     assert "expected a default DVC remote" in err
 
 
+@pytest.mark.slow
 def test_keep_leaves_the_tree_of_a_failure(toy: Toy, run: Any) -> None:
     worker, rev = run
     trap(toy, "raw", "exit 4")
@@ -181,20 +186,22 @@ def test_keep_leaves_the_tree_of_a_failure(toy: Toy, run: Any) -> None:
     assert not (toy.root / "a/work/trees/r1").exists()
 
 
-def test_gpus_are_lent_to_one_at_a_time(toy: Toy, run: Any) -> None:
-    worker, rev = run
-    for name in toy.stages[:6]:
-        worker.stage(name, rev, "r1")
-    worker.extra["FLOWSIGHT_GPUS"] = "3"
-    seen = 'echo "gpu:$CUDA_VISIBLE_DEVICES:begin" >> "$TOY_LOG"; sleep 3; echo "end" >> "$TOY_LOG"'
-    for name in toy.stages[6:8]:
-        trap(toy, name, seen)
-    processes = [
-        worker.start("run-stage", name, "--rev", rev, "--run-id", "r1") for name in toy.stages[6:8]
-    ]
+def test_gpus_are_lent_to_one_at_a_time(toy: Toy) -> None:
+    path = toy.source / "dvc.yaml"
+    path.write_text(path.read_text().replace("gpus: 0", "gpus: 1", 1))
+    toy.commit("raw wants a GPU")
+    worker = toy.worker("a", FLOWSIGHT_GPUS="3")
+    trap(
+        toy,
+        "raw",
+        'echo "gpu:$CUDA_VISIBLE_DEVICES:begin" >> "$TOY_LOG"; sleep 4; echo end >> "$TOY_LOG"',
+    )
+    processes = []
+    for seed in ("1", "2"):
+        setting = f"sample.seed={seed}"
+        rev = worker.answer("prepare", "--run-id", f"r{seed}", "--set", setting)["rev"]
+        processes.append(worker.start("run-stage", "raw", "--rev", rev, "--run-id", f"r{seed}"))
     errs = [process.communicate(timeout=200)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    course = [line for line in toy.executed() if line.startswith(("gpu", "end"))]
+    assert [process.returncode for process in processes] == [0, 0], errs
+    course = [line for line in toy.executed() if line != "raw"]
     assert course == ["gpu:3:begin", "end"] * 2
-    assert any("all GPUs are taken; waiting" in err for err in errs)
-    assert os.environ.get("CUDA_VISIBLE_DEVICES") is None

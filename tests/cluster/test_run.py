@@ -20,6 +20,7 @@ def one_machine(toy: Toy, rev: str) -> bytes:
     return lock
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_bytes_of_one_machine(toy: Toy) -> None:
     workers = [toy.worker("a"), toy.worker("b")]
     made = workers[0].answer("prepare", "--run-id", "r1", "--set", "sample.seed=5")
@@ -42,20 +43,21 @@ def test_two_workers_give_the_bytes_of_one_machine(toy: Toy) -> None:
     assert toy.executed() == toy.stages
 
 
+@pytest.mark.slow
 def test_another_run_restores_what_is_the_same(toy: Toy) -> None:
     worker, other = toy.worker("a"), toy.worker("b")
     first = worker.answer("prepare", "--run-id", "r1")
-    for name in toy.stages[:6]:
+    for name in toy.stages[:4]:
         worker.stage(name, first["rev"], "r1")
     count = len(toy.executed())
     second = other.answer("prepare", "--run-id", "r2", "--set", "frames.quality=50")
-    outcomes = {name: other.stage(name, second["rev"], "r2")["outcome"] for name in toy.stages[:6]}
+    outcomes = {name: other.stage(name, second["rev"], "r2")["outcome"] for name in toy.stages[:4]}
     assert outcomes == {
         "raw": "restored",
         "list": "restored",
-        **{f"frames@{k}": "ran" for k in range(4)},
+        **{f"frames@{k}": "ran" for k in range(2)},
     }
-    assert toy.executed()[count:] == [f"frames@{k}" for k in range(4)]
+    assert toy.executed()[count:] == [f"frames@{k}" for k in range(2)]
 
 
 def test_missing_upstream_is_named(toy: Toy) -> None:

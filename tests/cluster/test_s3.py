@@ -53,6 +53,7 @@ def keys(toy: Toy, prefix: str) -> list[str]:
     return [entry["Key"] for entry in listed.get("Contents", [])]
 
 
+@pytest.mark.slow
 def test_a_run_through_s3(toy: Toy, s3: dict[str, str]) -> None:
     workers = [toy.worker("a", **s3), toy.worker("b", **s3)]
     rev = workers[0].answer("prepare", "--run-id", "r1")["rev"]

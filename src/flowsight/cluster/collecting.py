@@ -7,7 +7,6 @@ refers to. A run that was never gathered is kept, with all that its fragments re
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -63,30 +62,18 @@ def collect(
 
 
 def _trees(place: Workplace, dry_run: bool) -> Iterator[dict[str, Any]]:
-    """Work trees whose task is dead: its file lock is free."""
+    """Work trees of dead tasks."""
     for path in sorted(place.trees.glob("*/*")):
-        lock = place.locks / path.relative_to(place.trees)
-        pid = path.name.rpartition("-")[2]
-        if path.parent.name in ("prepare", "gather", "ingest", "gc", "withdraw"):
-            dead = not (pid.isdecimal() and Path(f"/proc/{pid}").exists())
-        else:
-            dead = _is_free(lock)
-        if dead:
+        name = path.relative_to(place.trees).as_posix()
+        if not gitwork.is_in_use(place, name):
             size = _size(path)
             if not dry_run:
                 gitwork.remove_tree(place, path)
-            yield {"what": f"work tree {path.relative_to(place.trees)}", "bytes": size}
-
-
-def _is_free(lock: Path) -> bool:
-    if not lock.exists():
-        return True
-    with lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
+            yield {"what": f"work tree {name}", "bytes": size}
+    for lock in () if dry_run else (place.locks / "trees").glob("*/*"):
+        old = time.time() - lock.stat().st_mtime > _DAY_SEC
+        if old and not gitwork.is_in_use(place, lock.relative_to(place.locks / "trees").as_posix()):
+            lock.unlink(missing_ok=True)
 
 
 def _size(path: Path) -> int:
@@ -129,7 +116,8 @@ def _check_quiet(place: Workplace, runs: list[str]) -> None:
 
 
 def _remove_run(place: Workplace, run_id: str, dry_run: bool) -> dict[str, Any]:
-    places = [place.scratch / run_id, place.locks / run_id, place.home / "results" / run_id]
+    own = (place.scratch, place.locks, place.locks / "trees", place.home / "results")
+    places = [folder / run_id for folder in own]
     size = sum(_size(path) for path in places)
     if "://" not in place.runs:
         size += _size(Path(place.runs) / run_id)
@@ -180,27 +168,22 @@ def _objects(
 @contextmanager
 def _clone(place: Workplace, without: list[str]) -> Iterator[Path]:
     """A clone with all branches that stay, as `dvc gc` looks at the repository it is in."""
-    path = place.trees / "gc" / f"clone-{os.getpid()}"
-    shutil.rmtree(path, ignore_errors=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        gitwork.git(
-            "clone",
-            "-q",
-            "--no-checkout",
-            str(gitwork.mirror_path(place)),
-            str(path),
-            at=place.home,
-        )
-        gitwork.git("checkout", "-q", "--detach", gitwork.resolve(place, "main"), at=path)
-        gitwork.git("fetch", "-q", "origin", "+refs/heads/*:refs/heads/*", at=path)
-        for run_id in without:
-            with suppress(FlowsightError):
-                gitwork.git("update-ref", "-d", f"refs/heads/runs/{run_id}", at=path)
-        dvcwork.set_up(place, path)
-        yield path
-    finally:
+    name = f"gc/{os.getpid()}"
+    path, source = place.trees / name, str(gitwork.mirror_path(place))
+    with gitwork.in_use(place, name):
         shutil.rmtree(path, ignore_errors=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            gitwork.git("clone", "-q", "--no-checkout", source, str(path), at=place.home)
+            gitwork.git("checkout", "-q", "--detach", gitwork.resolve(place, "main"), at=path)
+            gitwork.git("fetch", "-q", "origin", "+refs/heads/*:refs/heads/*", at=path)
+            for run_id in without:
+                with suppress(FlowsightError):
+                    gitwork.git("update-ref", "-d", f"refs/heads/runs/{run_id}", at=path)
+            dvcwork.set_up(place, path)
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _kept_runs(place: Workplace, clone: Path, runs: list[str]) -> Iterator[str]:

@@ -87,7 +87,7 @@ def transfer(place: Workplace, tree: Path, *arguments: str) -> None:
         ResourceError: the remote cannot be reached or lacks something.
     """
     done = dvc(place, tree, *arguments)
-    if done.code:
+    if done.code or _lacks(done):
         raise ResourceError(f"dvc {arguments[0]} failed: {last_error(done)}")
 
 
@@ -98,18 +98,22 @@ def last_error(done: processes.Done) -> str:
     return " ".join(said[0].split())[:400]
 
 
-def missing(place: Workplace, tree: Path, stage: str) -> set[str]:
-    """Outputs of a stage that neither the cache nor the remote has, by its entry in `dvc.lock`.
+def is_stored(place: Workplace, tree: Path, stage: str) -> bool:
+    """Whether the cache or the remote has the outputs of a stage, by its entry in `dvc.lock`.
 
     Raises:
         ResourceError: the remote cannot be reached.
     """
     done = dvc(place, tree, "status", "--cloud", "--json", stage)
-    try:
-        status = json.loads("\n".join(line for line in done.lines if not line.startswith("WARN")))
-    except json.JSONDecodeError:
-        raise ResourceError(f"dvc status --cloud failed: {last_error(done)}") from None
-    return {path for path, state in status.items() if state == "missing"}
+    answers = [line for line in done.lines if line.startswith("{")]  # among its warnings
+    if done.code or not answers:
+        raise ResourceError(f"dvc status --cloud failed: {last_error(done)}")
+    # a folder whose list is missing stands only in the warning, not in the answer
+    return not _lacks(done) and "missing" not in json.loads(answers[-1]).values()
+
+
+def _lacks(done: processes.Done) -> bool:
+    return any("neither locally nor on remote" in line for line in done.lines)
 
 
 def failure(done: processes.Done, note: Mapping[str, str] | None) -> FlowsightError:
@@ -144,6 +148,7 @@ def repro(
     locks: Sequence[int] = (),
     variables: Mapping[str, str] | None = None,
     dry: bool = False,
+    force: bool = False,
 ) -> processes.Done:
     """Bring one stage up to date, whose upstream stages stand in `dvc.lock`.
 
@@ -154,6 +159,7 @@ def repro(
         locks: file descriptors to hold while it runs.
         variables: added to the environment.
         dry: only look what would be done.
+        force: run the command even if the run cache knows its outcome.
 
     Raises:
         FlowsightError: of the kind that the stage reported.
@@ -162,6 +168,7 @@ def repro(
     # never `--allow-missing` for real: without a lock entry and with inputs that are not there
     # DVC takes a stage for unchanged
     command += ["--allow-missing", "--dry"] if dry else ["--pull"]
+    command += ["--force"] if force else []
     with tempfile.TemporaryDirectory() as folder:
         note = Path(folder) / "failure.json"
         env = {**environment(place, tree), **(variables or {}), "FLOWSIGHT_FAILURE": str(note)}
@@ -207,19 +214,26 @@ def write_lock(tree: Path, entries: Mapping[str, Any], *, add: bool = False) -> 
         data.setdefault("stages", {}).update(entries)
 
 
-def listing(place: Workplace, tree: Path, path: str = ".") -> dict[str, str]:
-    """Files below a folder that DVC knows, by paths relative to it -> MD5; nothing is fetched.
+def listing(place: Workplace, tree: Path, out: str | None = None) -> dict[str, str]:
+    """All files that DVC knows in a work tree -> MD5; no content is fetched.
+
+    Args:
+        place: the worker's places.
+        tree: its work tree.
+        out: only the files of this output, by their paths below it.
 
     Raises:
         ResourceError: the remote cannot be reached.
     """
-    given = [] if path == "." else [path]
-    options = ("--recursive", "--dvc-only", "--show-hash", "--json")
-    done = dvc(place, tree, "list", ".", *given, *options)
-    last = done.lines[-1] if done.lines else ""
-    if done.code or not last.startswith("["):
-        raise ResourceError(f"dvc list failed: {last_error(done)}")
-    return {item["path"]: item["md5"] for item in json.loads(last)}
+    script = str(Path(__file__).with_name("list_outs.py"))
+    command = ["python", "-P", script, *([] if out is None else [out])]
+    done = processes.run(command, cwd=tree, env=environment(place, tree), quiet=True)
+    if done.code or not done.lines:
+        raise ResourceError(f"cannot list what DVC tracks: {' '.join(done.lines[-2:])[:300]}")
+    found: dict[str, str] = json.loads(done.lines[-1])
+    if out is None:
+        return found
+    return {path.removeprefix(f"{out}/"): md5 for path, md5 in found.items()}
 
 
 def hash_at(content: Mapping[str, str], path: str) -> str | None:

@@ -135,17 +135,41 @@ def tree(place: Workplace, name: str, revision: str, *, keep: bool = False) -> I
         keep: leave it if the block fails.
     """
     path = place.trees / name
-    remove_tree(place, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(place):
-        git("worktree", "add", "-q", "--detach", str(path), revision, at=mirror_path(place))
-    try:
-        yield path
-    except BaseException:
-        if not keep:
-            remove_tree(place, path)
-        raise
-    remove_tree(place, path)
+    with in_use(place, name):
+        remove_tree(place, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(place):
+            git("worktree", "add", "-q", "--detach", str(path), revision, at=mirror_path(place))
+        try:
+            yield path
+        except BaseException:
+            if not keep:
+                remove_tree(place, path)
+            raise
+        remove_tree(place, path)
+
+
+@contextmanager
+def in_use(place: Workplace, name: str) -> Iterator[None]:
+    """Hold a file lock, so that `gc` knows a living task's tree from a dead one's."""
+    lock = place.locks / "trees" / name
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def is_in_use(place: Workplace, name: str) -> bool:
+    """Whether a living task holds the tree of this name."""
+    lock = place.locks / "trees" / name
+    if not lock.exists():
+        return False
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def mirror_path(place: Workplace) -> Path:

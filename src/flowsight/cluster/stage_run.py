@@ -100,7 +100,7 @@ def _work(
         upstream = _upstream_entries(place, run_id, rev, stages, name)
         own = None if force else dvcwork.read_lock(tree).get(name)
         try:
-            outcome = _bring_up(place, tree, stage, upstream, own, micro_batch)
+            outcome = _bring_up(place, tree, stage, upstream, own, micro_batch, force)
         except MemoryLimitError as error:
             size = memory.halve(place, run_id, stage, tree, used=micro_batch, message=str(error))
             raise MemoryLimitError(f"{error}; the next try takes a micro-batch of {size}") from None
@@ -162,13 +162,14 @@ def _bring_up(
     upstream: Mapping[str, Any],
     own: Mapping[str, Any] | None,
     micro_batch: int | None,
+    force: bool,
 ) -> str:
     """Run or restore the stage and push it; `ran`, `restored` or `unchanged`."""
     dvcwork.write_lock(tree, upstream)
     if own is not None and _fits(place, tree, own, stage):
         dvcwork.write_lock(tree, {stage.name: own}, add=True)
         done = dvcwork.repro(place, tree, stage.name, dry=True)
-        if dvcwork.outcome(done) == "unchanged" and not dvcwork.missing(place, tree, stage.name):
+        if dvcwork.outcome(done) == "unchanged" and dvcwork.is_stored(place, tree, stage.name):
             dvcwork.transfer(place, tree, "push", stage.name)
             return "unchanged"
         dvcwork.write_lock(tree, upstream)
@@ -179,8 +180,9 @@ def _bring_up(
     dvcwork.bring_engine(tree, stage)
     variables = {} if micro_batch is None else {"FLOWSIGHT_MICRO_BATCH": str(micro_batch)}
     with gpus.lent(int(stage.meta.get("gpus", 0)), stage.name) as lent:
+        variables |= lent.variables
         done = dvcwork.repro(
-            place, tree, stage.name, locks=lent.locks, variables={**variables, **lent.variables}
+            place, tree, stage.name, locks=lent.locks, variables=variables, force=force
         )
     dvcwork.transfer(place, tree, "push", "--run-cache", stage.name)
     return dvcwork.outcome(done)
