@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from airflow.sdk import Param, dag
 from flowsight_dags import config
 from flowsight_dags.notify import Notify
@@ -14,8 +12,7 @@ from flowsight_dags.tasks import command
     dag_id="housekeeping",
     description="Remove what no run needs any more",
     doc_md=__doc__,
-    schedule="@weekly",
-    start_date=datetime(2025, 1, 1),
+    schedule=config.clock("@weekly"),
     catchup=False,
     max_active_runs=1,
     params={

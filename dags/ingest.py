@@ -6,7 +6,6 @@ wait for raw data (`retrain`). Paused until somebody turns it on.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from airflow.sdk import Param, dag, task
@@ -15,6 +14,8 @@ from flowsight_dags import config, forms
 from flowsight_dags.assets import RAW_DATA
 from flowsight_dags.notify import Notify
 from flowsight_dags.tasks import command
+
+SCHEDULE = config.load().ingest_schedule
 
 
 @task
@@ -44,8 +45,7 @@ def announce(ingested: dict[str, Any], params: Any, outlet_events: Any) -> int:
     dag_id="ingest",
     description="Take in new videos from the drop folder",
     doc_md=__doc__,
-    schedule=config.load().ingest_schedule,
-    start_date=datetime(2025, 1, 1),
+    schedule=config.clock(SCHEDULE) if SCHEDULE else None,
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=True,

@@ -7,7 +7,7 @@ alone decides. A refusal by the gate ends as skipped, with the reason in the log
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
@@ -63,7 +63,6 @@ def promotion(system: str) -> None:
     description="Compare a newly trained model with the one in service, ask, promote",
     doc_md=__doc__,
     schedule=[RESULTS],
-    start_date=datetime(2025, 1, 1),
     catchup=False,
     max_active_runs=1,
     params={

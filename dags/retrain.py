@@ -7,10 +7,9 @@ composed the parameters. Weekly, after new raw data, or by hand with the form.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from datetime import datetime
 from typing import Any
 
-from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, TaskGroup, dag, task
+from airflow.sdk import AssetOrTimeSchedule, TaskGroup, dag, task
 from airflow.sdk.exceptions import AirflowFailException
 from flowsight_dags import config, forms, results
 from flowsight_dags.assets import RAW_DATA, RESULTS
@@ -137,12 +136,9 @@ def options(node: nodes.Node) -> dict[str, Any]:
     dag_id="retrain",
     description="Train again from one revision, as dvc.yaml says",
     doc_md=__doc__,
-    schedule=AssetOrTimeSchedule(
-        timetable=CronTriggerTimetable(SCHEDULE, timezone="UTC"), assets=RAW_DATA
-    )
+    schedule=AssetOrTimeSchedule(timetable=config.clock(SCHEDULE), assets=RAW_DATA)
     if SCHEDULE
     else [RAW_DATA],
-    start_date=datetime(2025, 1, 1),
     catchup=False,
     max_active_runs=1,
     params=forms.retrain(),

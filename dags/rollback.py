@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from airflow.sdk import dag
 from flowsight_dags import config, forms
 from flowsight_dags.notify import Notify
@@ -15,7 +13,6 @@ from flowsight_dags.tasks import command
     description="Put the previous version of a model back into service",
     doc_md=__doc__,
     schedule=None,
-    start_date=datetime(2025, 1, 1),
     catchup=False,
     max_active_runs=1,
     params={"model": forms.model()},

@@ -111,6 +111,19 @@ def test_stages_are_thin(path: Path) -> None:
     assert names <= {"__future__", "argparse", "dataclasses", "pathlib", "flowsight"}, names
 
 
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "dags").rglob("*.py")), ids=lambda p: p.relative_to(ROOT).as_posix()
+)
+def test_dags_only_schedule(path: Path) -> None:
+    names = imports_of(path)
+    outside = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
+    # `kubernetes` only where pods are described, which is loaded with that runner only
+    pods = {"kubernetes"} if path.stem == "pods" else set()
+    assert outside <= {"airflow", "ruamel", "flowsight", "flowsight_dags"} | pods, outside
+    ours = {".".join(name.split(".")[:2]) for name in names if name.startswith("flowsight.")}
+    assert ours <= {"flowsight.pipeline", "flowsight.nodes", "flowsight.errors"}, ours
+
+
 def test_every_stage_has_a_script_of_its_name() -> None:
     groups = {stage.group for stage in STAGES.values()}
     assert groups == {path.stem for path in (ROOT / "stages").glob("*.py")}

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from airflow.sdk import CronTriggerTimetable
+
 from flowsight import pipeline
 from flowsight.errors import InputError
 
@@ -78,6 +80,11 @@ def _schedule(name: str, default: str) -> str | None:
     if not re.fullmatch(r"off|@(hourly|daily|weekly|monthly|quarterly|yearly)|\S+( \S+){4}", value):
         raise InputError(f"{name}: expected @weekly, `0 3 * * 1` or off, got {value!r}")
     return None if value == "off" else value
+
+
+def clock(schedule: str) -> CronTriggerTimetable:
+    """A timetable that waits for its next time, also when a DAG has just been turned on."""
+    return CronTriggerTimetable(schedule, timezone="UTC", run_immediately=False)
 
 
 def _number(name: str, default: float) -> float:

@@ -102,8 +102,9 @@ class FlowsightOperator(BaseOperator):
 
 
 def find_command() -> str:
-    """The command on the PATH, else the one beside this Python."""
-    return shutil.which("flowsight") or str(Path(sys.executable).parent / "flowsight")
+    """`FLOWSIGHT_COMMAND`, else the command on the PATH, else the one beside this Python."""
+    configured = os.environ.get("FLOWSIGHT_COMMAND")
+    return configured or shutil.which("flowsight") or str(Path(sys.executable).parent / "flowsight")
 
 
 def environment() -> dict[str, str]:

@@ -13,10 +13,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import smtplib
 import urllib.request
 from collections.abc import Mapping
-from email.message import EmailMessage
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
@@ -127,6 +125,10 @@ def _post(address: str, payload: Mapping[str, Any]) -> None:
 
 
 def _mail(url: SplitResult, text: str, payload: Mapping[str, Any]) -> None:
+    # here: every DAG file is parsed with this module
+    import smtplib
+    from email.message import EmailMessage
+
     query = parse_qs(url.query)
     if not query.get("to"):
         raise ValueError("expected ?to=address in the mail server's address")

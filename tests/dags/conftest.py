@@ -174,18 +174,24 @@ def load_dags(root: Path) -> dict[str, Any]:
     return bag.dags
 
 
+@pytest.fixture(scope="session", autouse=True)
+def airflow_home() -> Iterator[None]:
+    """The folder goes when the tests are done."""
+    yield
+    shutil.rmtree(HOME, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
-def airflow_database() -> Iterator[Path]:
+def airflow_database() -> Path:
     """A fresh database, and the repository that Airflow knows as its DAG folder."""
-    HOME.mkdir(parents=True)
+    HOME.mkdir(parents=True, exist_ok=True)  # importing Airflow makes it
     copy_repository(HOME / "repository")
     from airflow.models import Pool
     from airflow.utils.db import initdb
 
     initdb()
     Pool.create_or_update_pool("gpu", 2, "", False)
-    yield HOME / "repository"
-    shutil.rmtree(HOME)
+    return HOME / "repository"
 
 
 @pytest.fixture

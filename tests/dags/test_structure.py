@@ -114,6 +114,9 @@ def test_a_field_is_not_overridden_by_text(real_dags: dict[str, Any]) -> None:
 def test_retrain_waits_for_time_and_data(real_dags: dict[str, Any]) -> None:
     timetable = real_dags["retrain"].timetable
     assert timetable.timetable.expression == "0 0 * * 0"
+    # turning it on must not start a training for a Sunday that is over
+    assert timetable.timetable.run_immediately is False
+    assert real_dags["retrain"].start_date is None
     assert timetable.asset_condition.name == "raw_data"
     assert real_dags["promote"].timetable.asset_condition.objects[0].name == "results"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import os
 import signal
 import socket
 import subprocess
@@ -119,9 +121,21 @@ def stop(services: Sequence[Service], grace_sec: float = 10) -> int:
             service.process.terminate()
     if not _gone(grace_sec):
         _signal_all(signal.SIGTERM)
-    if _gone(grace_sec / 2):
-        return 0
-    return _signal_all(signal.SIGKILL) if not _gone(0) else 0
+    killed = 0
+    if not _gone(grace_sec / 2):
+        killed = _signal_all(signal.SIGKILL)
+        _gone(grace_sec)
+    for service in services:
+        service.process.poll()
+    _bury_orphans()
+    return killed
+
+
+def _bury_orphans() -> None:
+    """Take note of the end of adopted processes; where nobody does they stay in the table."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
 
 
 def _running() -> list[psutil.Process]:

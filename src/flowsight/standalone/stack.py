@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import signal
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from flowsight.errors import FlowsightError, InputError
-from flowsight.standalone import services, settings
+from flowsight.standalone import rest, services, settings
 from flowsight.standalone.services import Service
 from flowsight.standalone.settings import Setup
 
@@ -162,43 +158,26 @@ def _wait_until_ready(setup: Setup, running: list[Service]) -> None:
 
 
 def _mlflow_ready(setup: Setup) -> bool:
-    return _ask(f"{setup.mlflow_url}/health") is not None
+    return rest.try_ask(f"{setup.mlflow_url}/health") is not None
 
 
 def _airflow_ready(setup: Setup) -> bool:
-    health = _ask(f"{setup.airflow_url}/api/v2/monitor/health") or {}
+    health = rest.try_ask(f"{setup.airflow_url}/api/v2/monitor/health") or {}
     parts = ("metadatabase", "scheduler", "dag_processor")
     return all((health.get(part) or {}).get("status") == "healthy" for part in parts)
 
 
 def _dags_ready(setup: Setup) -> bool:
-    token = log_in(setup, "admin")
-    found = _ask(f"{setup.airflow_url}/api/v2/dags?limit=100", token=token) or {}
-    return set(DAGS) <= {dag["dag_id"] for dag in found.get("dags", [])}
-
-
-def log_in(setup: Setup, user: str) -> str:
-    """A token for Airflow's REST API; empty while it does not answer."""
-    body = {"username": user, "password": settings.passwords(setup)[user]}
-    return (_ask(f"{setup.airflow_url}/auth/token", body) or {}).get("access_token", "")
-
-
-def _ask(url: str, body: Any = None, token: str = "") -> dict[str, Any] | None:
-    """The answer as JSON; None where nobody answers with success."""
-    headers = {"Content-Type": "application/json"}
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
-    data = json.dumps(body).encode() if body is not None else None
     try:
-        request = urllib.request.Request(url, data, headers)
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            text = answer.read()
-    except (urllib.error.URLError, OSError):
-        return None
-    try:
-        return json.loads(text)
-    except ValueError:
-        return {"text": text.decode(errors="replace")}
+        found = client(setup).get("/dags?limit=100")
+    except OSError:  # refused or not answered, yet
+        return False
+    return set(DAGS) <= {dag["dag_id"] for dag in found["dags"]}
+
+
+def client(setup: Setup, user: str = "admin") -> rest.Airflow:
+    """The REST API as one of the users."""
+    return rest.Airflow(setup.airflow_url, user, settings.passwords(setup)[user])
 
 
 def _tell(setup: Setup, seconds: float) -> None:
