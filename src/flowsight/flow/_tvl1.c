@@ -67,7 +67,7 @@ typedef struct {
 
 typedef struct {
     int num_scales;
-    int whole; /* frames of whole grey levels, 0 to 255 */
+    float smallest; /* FN(short_weight) of the level's following image */
     grid level[MAX_SCALES];
     float *previous[MAX_SCALES], *following[MAX_SCALES]; /* rows of w floats */
     float *u, *v, *spare;                                /* planes */
@@ -674,13 +674,27 @@ INLINE v4 FN(sample_exact)(const float *taps, ptrdiff_t row, const float *wx, co
     return _mm_movemask_epi8(doubt) ? FN(sample_fused)(taps, row, wx, wy) : all;
 }
 
-/* Where all 4 weights are 0 or at least 2^-19: with taps that are halves below 256, products and sums
- * are then multiples of 2^-44 below 2^9, which double holds. */
-INLINE vi FN(short_weights)(const float *weights) {
+/* Smallest weight with which sums along the columns of an image of 0 to 255 are exact in double: taps
+ * are whole multiples of 1/2 or, once resized by 1.25, of 2^-7, and so products and sums multiples of
+ * 2^-44 below 2^9. 2, which no weight reaches, where taps are finer. */
+static float FN(short_weight)(const float *image, ptrdiff_t count) {
+    for (int unit = 1; unit <= 64; unit *= 64) {
+        int32_t finer = 0;
+        for (ptrdiff_t i = 0; i < count; i++) {
+            float grains = image[i] * (float)unit;
+            finer |= grains != (float)(int32_t)grains;
+        }
+        if (!finer) return unit == 1 ? 0x1p-19f : 0x1p-13f;
+    }
+    return 2;
+}
+
+/* Where all 4 weights are 0 or at least the smallest. */
+INLINE vi FN(short_weights)(const float *weights, float smallest) {
     vi all = ~(vi){0};
     for (int k = 0; k < 4; k++) {
         vf size = FN(magnitude)(FN(load)(weights + k * BLOCK));
-        all &= (size >= 0x1p-19f) | (size == 0);
+        all &= (size >= smallest) | (size == 0);
     }
     return all;
 }
@@ -695,8 +709,8 @@ INLINE v4 FN(sample_exact)(const float *taps, ptrdiff_t row, const float *wx, co
 /* What warping knows of a level. */
 typedef struct {
     const float *previous;
-    float a, step; /* of the bicubic kernel; tau / theta, 1 in the exact flavour */
-    int halves;    /* taps are halves below 256 */
+    float a, step;  /* of the bicubic kernel; tau / theta, 1 in the exact flavour */
+    float smallest; /* FN(short_weight), for machines without FMA */
 } FN(warping);
 
 /* Samples (I, Ix, Iy, 0) of a block at its flow. `thorough`: each step by FN(fused). */
@@ -720,8 +734,8 @@ INLINE void FN(sample_block)(const workspace *ws, const grid *g, const FN(warpin
         low_y = low_y * (int32_t)row + low_x * 4;
         memcpy(offset + k, &low_y, sizeof low_y);
 #if defined(TVL1_X86) && V == 4
-        vi is_short = FN(short_weights)(wx + k);
-        if (exact && how->halves) memcpy(quick + k, &is_short, sizeof is_short);
+        vi is_short = FN(short_weights)(wx + k, how->smallest);
+        if (exact) memcpy(quick + k, &is_short, sizeof is_short);
 #endif
     }
     for (int i = 0; !exact && i < BLOCK; i += 4) FN(turn)(wx + i, BLOCK, turned + 4 * i, 4);
@@ -786,11 +800,11 @@ static void FN(warp_exact)(const workspace *ws, const grid *g, const FN(warping)
 #endif
 
 static void FN(warp)(const workspace *ws, int s, const tvl1_numbers *n) {
-    FN(warping) how = {ws->previous[s], n->cuda ? -0.5f : -0.75f, (float)(n->tau / n->theta), 0};
+    FN(warping) how = {ws->previous[s], n->cuda ? -0.5f : -0.75f, (float)(n->tau / n->theta), 2};
     const grid *g = &ws->level[s];
     if (n->exact) {
         how.step = 1;
-        how.halves = s == 0 && ws->whole;
+        how.smallest = ws->smallest;
         FN(warp_exact)(ws, g, &how);
     } else {
         for (int y = 0; y < g->h; y++) FN(warp_row)(ws, g, &how, y, 0, 0);
@@ -1278,6 +1292,9 @@ static int64_t FN(solve_level)(workspace *ws, int s, const tvl1_numbers *n) {
     int64_t done = 0;
     memset(ws->state, 0, sizeof(float) * (size_t)g->h * (size_t)g->blocks * STATE);
     FN(make_taps)(ws->following[s], g->h, g->w, n->cuda, ws->taps);
+#if defined(TVL1_X86) && V == 4
+    if (n->exact) ws->smallest = FN(short_weight)(ws->following[s], (ptrdiff_t)g->h * g->w);
+#endif
     for (int k = 0; k < n->num_warps; k++) {
         FN(warp)(ws, s, n);
         done += FN(relax)(ws, g, n, &f);
@@ -1349,7 +1366,6 @@ static int32_t FN(solve)(workspace *ws, const void *previous, const void *follow
                          int64_t *done) {
     const grid *finest = &ws->level[0];
     ptrdiff_t count = (ptrdiff_t)finest->h * finest->w;
-    ws->whole = !is_float;
     if (FN(grey_levels)(previous, is_float, count, ws->previous[0]) ||
         FN(grey_levels)(following, is_float, count, ws->following[0]))
         return BAD_PIXEL;
