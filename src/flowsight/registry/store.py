@@ -236,7 +236,8 @@ def quiet() -> Iterator[None]:
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            # MLflow sets filters of its own; the block's end puts this back
+            warnings.showwarning = lambda *message, **more: None
             yield
     finally:
         logger.setLevel(before)
