@@ -45,8 +45,9 @@ ASSUMPTIONS = """\
   training are a guess; who waits for whom is not.
 - `evaluate`, `report`, `splits` take what they take on the sample: not timed on 13,320 clips.
 - Every stage pays {overhead:.0f} s for its clone, pull and push and {handover:.0f} s for Airflow's
-  hand-over (cluster test, local disk). Moving the data is NOT modelled: a network or an object
-  store shared by 64 workers is slower.
+  hand-over: estimates, for the cluster test ran on a machine with five processes a core, where
+  it was 13 s and more. Moving the data is NOT modelled: a network or an object store shared by
+  64 workers is slower.
 - One stage per worker, no failures, no other users, shards of equal size, equal machines; the
   scheduler hands over any number of ready tasks at once.
 """
