@@ -79,6 +79,7 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(real: Toy) -> None
     code, _, err = other.call(*command)
     assert code == 0, err[-3000:]
     assert "taking over from a lost worker" in err
+    assert f"goes on after epoch {done_epochs}\n" in err
     first = (real.root / "runs/r1" / f"{name}.yaml").read_text()
     assert not list((real.root / "scratch").rglob("last.ckpt"))
     # a training that nobody killed
