@@ -31,7 +31,12 @@ from cluster_topology import BIN, Cluster
 
 from flowsight import pipeline
 
-pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.timeout(2400)]
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.slow,
+    pytest.mark.pipeline,
+    pytest.mark.timeout(2400),
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "faults"
