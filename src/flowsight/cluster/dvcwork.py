@@ -140,6 +140,16 @@ def failure(done: processes.Done, note: Mapping[str, str] | None) -> FlowsightEr
     return ResourceError(f"dvc repro could not start the stage: {last_error(done)}")
 
 
+def holds(place: Workplace, tree: Path, stage: str) -> bool:
+    """Whether command, parameters and code of a stage are those of its entry in `dvc.lock`.
+
+    Inputs that are not there are not looked at. Where something changed, DVC may want to read
+    them and fail: the entry does not hold then, and running the stage for real says what is wrong.
+    """
+    done = dvc(place, tree, "repro", "--single-item", "--allow-missing", "--dry", stage)
+    return done.code == 0 and outcome(done) == "unchanged"
+
+
 def repro(
     place: Workplace,
     tree: Path,
@@ -147,7 +157,6 @@ def repro(
     *,
     locks: Sequence[int] = (),
     variables: Mapping[str, str] | None = None,
-    dry: bool = False,
     force: bool = False,
 ) -> processes.Done:
     """Bring one stage up to date, whose upstream stages stand in `dvc.lock`.
@@ -158,21 +167,19 @@ def repro(
         stage: name.
         locks: file descriptors to hold while it runs.
         variables: added to the environment.
-        dry: only look what would be done.
         force: run the command even if the run cache knows its outcome.
 
     Raises:
         FlowsightError: of the kind that the stage reported.
     """
-    command = ["dvc", "--wait-for-lock", "repro", "--single-item"]
-    # never `--allow-missing` for real: without a lock entry and with inputs that are not there
-    # DVC takes a stage for unchanged
-    command += ["--allow-missing", "--dry"] if dry else ["--pull"]
+    # never `--allow-missing` here: without a lock entry and with inputs that are not there DVC
+    # takes a stage for unchanged
+    command = ["dvc", "--wait-for-lock", "repro", "--single-item", "--pull"]
     command += ["--force"] if force else []
     with tempfile.TemporaryDirectory() as folder:
         note = Path(folder) / "failure.json"
         env = {**environment(place, tree), **(variables or {}), "FLOWSIGHT_FAILURE": str(note)}
-        done = processes.run([*command, stage], cwd=tree, env=env, locks=locks, quiet=dry)
+        done = processes.run([*command, stage], cwd=tree, env=env, locks=locks)
         if done.code:
             left = json.loads(note.read_text()) if note.exists() else None
             raise failure(done, left)

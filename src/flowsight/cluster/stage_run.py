@@ -168,8 +168,7 @@ def _bring_up(
     dvcwork.write_lock(tree, upstream)
     if own is not None and _fits(place, tree, own, stage):
         dvcwork.write_lock(tree, {stage.name: own}, add=True)
-        done = dvcwork.repro(place, tree, stage.name, dry=True)
-        if dvcwork.outcome(done) == "unchanged" and dvcwork.is_stored(place, tree, stage.name):
+        if dvcwork.holds(place, tree, stage.name) and dvcwork.is_stored(place, tree, stage.name):
             dvcwork.transfer(place, tree, "push", stage.name)
             return "unchanged"
         dvcwork.write_lock(tree, upstream)
