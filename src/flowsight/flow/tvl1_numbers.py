@@ -52,9 +52,9 @@ class Numbers:
     """Whose details: `cpu` or `cuda` (see the module)."""
     exact: bool | None = None
     """Whether to round as OpenCV 5.0 on a CPU does, which gives its bits; only with `cpu`. None:
-    what the engine does by itself. The C engine is exact then; with False it is 1.5 times faster
-    and as close to OpenCV as OpenCV is to itself when its input moves by one ulp. The torch engine
-    and OpenCV are exact whatever this says, the GPU engine never: it refuses True."""
+    what the engine does by itself. The C engine is exact then; with False it is 1.5 to 2 times
+    faster and as close to OpenCV as OpenCV is to itself when its input moves by one ulp. The torch
+    engine and OpenCV are exact whatever this says, the GPU engine never: it refuses True."""
 
     @property
     def bicubic_a(self) -> float:
