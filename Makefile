@@ -9,7 +9,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := False
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup repro test test-fast test-slow test-cluster lint format mlflow airflow bench clean
+.PHONY: help setup repro test test-fast test-slow test-services lint format mlflow airflow bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -26,10 +26,10 @@ test-fast: setup
 	@pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: setup
-	@pytest -m "slow and not cluster"
+	@pytest -m "slow and not services"
 
-test-cluster: setup  ## a whole cluster as processes, with kills and outages (needs PostgreSQL, Redis)
-	@pytest -m cluster
+test-services: setup  ## whole runs of workers, servers, a cluster (an hour; PostgreSQL, Redis, Chromium)
+	@pytest -m services
 
 lint: setup  ## ruff, format check and types
 	@ruff check .

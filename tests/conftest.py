@@ -21,6 +21,19 @@ os.environ.update(
 os.environ.setdefault("FLOWSIGHT_TRACKING", "off")
 
 
+# their slow tests run whole servers or many stages through git and DVC: an hour in all, so a pass
+# of their own (`make test-services`)
+SERVICES = ("cluster", "cluster_services", "registry", "serving/test_server", "dags/test_stack")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    root = Path(__file__).parent
+    for item in items:
+        place = item.path.relative_to(root).as_posix() if root in item.path.parents else ""
+        if item.get_closest_marker("slow") and place.startswith(SERVICES):
+            item.add_marker("services")
+
+
 def missing(what: str) -> None:
     """Skip with a reason; where everything must be there (CI) fail instead."""
     if os.environ.get("FLOWSIGHT_REQUIRE_ALL") == "1":

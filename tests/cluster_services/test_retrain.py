@@ -32,7 +32,7 @@ from cluster_topology import BIN, Cluster
 from flowsight import pipeline
 
 pytestmark = [
-    pytest.mark.cluster,
+    pytest.mark.services,
     pytest.mark.slow,
     pytest.mark.pipeline,
     pytest.mark.timeout(2400),
