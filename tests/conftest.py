@@ -23,7 +23,14 @@ os.environ.setdefault("FLOWSIGHT_TRACKING", "off")
 
 # their slow tests run whole servers or many stages through git and DVC: an hour in all, so a pass
 # of their own (`make test-services`)
-SERVICES = ("cluster", "cluster_services", "registry", "serving/test_server", "dags/test_stack")
+SERVICES = (
+    "cluster",
+    "cluster_services",
+    "registry",
+    "serving/test_server",
+    "serving/test_finished_run",
+    "dags/test_stack",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
