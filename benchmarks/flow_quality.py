@@ -78,6 +78,7 @@ def solvers() -> dict[str, Solver]:
         "OpenCV TV-L1": speed.opencv({}),
         "OpenCV TV-L1, fast's numbers": speed.opencv(fast),
         "flowsight opencv": speed.ours({}),
+        "flowsight near": speed.ours(PRESETS["near"]),
         "flowsight cuda": speed.ours(PRESETS["cuda"]),
         "flowsight fast": speed.ours(fast),
         "scikit-image TV-L1": speed.skimage,

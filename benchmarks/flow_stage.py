@@ -4,7 +4,8 @@ Real clips are read from $FLOWSIGHT_SHARED/data (default ../shared/data). Wall-c
 processes of the stage; the parts are CPU time of one thread. OpenCV's row runs the same chain, with
 the backend `opencv`, on the first frames of the same clips.
 
-    python benchmarks/flow_stage.py [--clips 8] [--workers 2] [--rounds 3] [--opencv-frames 6]
+    python benchmarks/flow_stage.py [--clips 8] [--workers 2] [--rounds 3]
+        [--presets opencv near fast cuda] [--opencv-frames 6]
         [--json build/benchmarks/flow_stage.json]
 """
 
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--presets", nargs="+", default=list(PRESETS), choices=list(PRESETS))
     parser.add_argument("--opencv-frames", type=int, default=6)
     parser.add_argument("--json", type=Path, default=ROOT / "build/benchmarks/flow_stage.json")
     args = parser.parse_args()
@@ -62,8 +64,8 @@ def measure(clips: list[Path], folder: Path, args: argparse.Namespace) -> dict[s
     source = make_shard(clips, folder / "shard")
     frames = sum(sum(1 for _ in decode(clip)) for clip in clips)
     report: dict[str, Any] = {"clips": len(clips), "frames": frames, "workers": args.workers}
-    rates: dict[str, list[float]] = {preset: [] for preset in PRESETS}
-    for _, preset in itertools.product(range(args.rounds), PRESETS):  # in turn
+    rates: dict[str, list[float]] = {preset: [] for preset in args.presets}
+    for _, preset in itertools.product(range(args.rounds), args.presets):  # in turn
         seconds = timed(lambda preset=preset: run(source, folder / "out", preset=preset))
         rates[preset].append(frames / seconds)
     report["frames_per_sec"] = {p: round(statistics.median(r), 1) for p, r in rates.items()}

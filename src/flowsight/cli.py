@@ -69,7 +69,7 @@ def flow(
     video: Annotated[Path, typer.Argument(help="A video file.")],
     out: Annotated[Path, typer.Option(help="Pack to write.")] = Path("flow.zip"),
     method: Annotated[str, typer.Option(help="tvl1, dis or farneback.")] = "tvl1",
-    preset: Annotated[str, typer.Option(help="opencv, cuda or fast.")] = "opencv",
+    preset: Annotated[str, typer.Option(help="opencv, near, fast or cuda.")] = "opencv",
     backend: Annotated[str, typer.Option(help="auto, cpu, gpu, torch or opencv.")] = "auto",
     bound_px: Annotated[float, typer.Option(help="Clip displacements to +- this.")] = 20.0,
     quality: Annotated[int, typer.Option(help="Of the JPEGs, 1..100.")] = 95,

@@ -101,7 +101,7 @@ class FlowParams:
     method: str
     """`tvl1`, `dis` or `farneback`."""
     preset: str
-    """TV-L1's numbers: `opencv`, `cuda` or `fast`."""
+    """TV-L1's numbers: `opencv`, `near`, `fast` or `cuda`."""
     backend: str
     """Never `auto` in a stage: the same parameters must give the same bytes."""
     bound_px: float
@@ -110,7 +110,7 @@ class FlowParams:
 
     def __post_init__(self) -> None:
         check_choice("method", self.method, ("tvl1", "dis", "farneback"))
-        check_choice("preset", self.preset, ("opencv", "cuda", "fast"))
+        check_choice("preset", self.preset, ("opencv", "near", "fast", "cuda"))
         check_choice("backend", self.backend, ("cpu", "torch", "gpu", "opencv"))
         check(self.bound_px > 0, "bound_px must be positive")
         check(1 <= self.quality <= 100, "quality must be in 1..100")

@@ -208,7 +208,7 @@ def test_wrong_frames(previous: np.ndarray, following: np.ndarray, says: str) ->
     ("settings", "says"),
     [
         ({"preset": "cuda", "backend": "opencv"}, "cpu, torch or gpu"),
-        ({"preset": "slow"}, "opencv, fast, cuda"),
+        ({"preset": "slow"}, "opencv, near, fast, cuda"),
         ({"backend": "cuda"}, "auto, cpu, torch, gpu, opencv"),
         ({"warps": 3}, "num_warps"),
         ({"num_warps": 0}, "num_warps"),

@@ -140,6 +140,7 @@ def test_who_is_exact_by_default() -> None:
     faster = flow.tvl1(*pair, backend="cpu", exact=False)
     assert (faster != found).any()
     assert np.abs(faster - found).mean() < 0.02
+    np.testing.assert_array_equal(faster, flow.tvl1(*pair, preset="near", backend="cpu"))
     quick = flow.tvl1(*pair, preset="fast", backend="cpu")
     np.testing.assert_array_equal(
         quick, flow.tvl1(*pair, preset="fast", backend="cpu", exact=False)
