@@ -1,8 +1,8 @@
 """TV-L1 on the CPU against OpenCV's: speed per core, agreement, end-point error.
 
 Times are CPU time of one process with one thread, methods in turn, medians over rounds; quote the
-ratios. "opencv" is our default, which gives OpenCV's own bits; "near" is the same solver, rounded as
-is fastest. Real data is read from $FLOWSIGHT_SHARED/data (default ../shared/data).
+ratios. "opencv" is our default, which gives OpenCV's own bits; "near" is the same solver, rounded
+as is fastest. Real data is read from $FLOWSIGHT_SHARED/data (default ../shared/data).
 
     python benchmarks/flow.py [--pairs 6] [--rounds 3] [--every-clip] [--json FILE]
 
