@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,7 +76,8 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
         ("promotion.min_accuracy", 50, "min_accuracy must be in [0, 1]"),
         ("promotion.max_latency_sec", 0, "max_latency_sec must be positive or null"),
         ("promotion.min_acuracy", 0.5, "did you mean `min_accuracy`"),
-        ("evaluate.fusions", {"x": {"spatial": "no", "temporal": "no"}}, "names no row"),
+        ("evaluate.fusions.attention", {"spatial": "no", "temporal": "no"}, "names no row"),
+        ("evaluate.headline", "nobody", "headline names no fusion"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, key: str, value: object, says: str) -> None:
@@ -110,3 +113,61 @@ def test_a_bad_override_leaves_the_old_parameters(tmp_path: Path, override: str)
         composing.compose([override], root=tmp_path)
     assert (tmp_path / "params.yaml").read_text() == "old\n"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["conf", "params.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("study", "rows", "fusions"),
+    [
+        ("controls", 8, ["constant", "shuffled", "to_spatial", "to_temporal"]),
+        ("baselines", 8, ["baseline", "tsn"]),
+        ("map_values", 8, ["map_05", "map_10"]),
+        ("stack_lengths", 6, ["m5", "m10"]),
+        ("[controls,baselines]", 12, ["constant", "shuffled", "to_spatial", "to_temporal",
+                                      "baseline", "tsn"]),
+    ],
+)  # fmt: skip
+def test_every_study_composes(tmp_path: Path, study: str, rows: int, fusions: list[str]) -> None:
+    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    params = composing.compose([f"study={study}", "recipe=small"], root=tmp_path)
+    assert len(params.rows) == rows
+    assert list(params.evaluate.fusions) == ["two_stream", "attention", *fusions]
+    trained = {**params.instances["train"], **params.instances["train_attended"]}
+    assert set(trained) == {f"{row}-1" for row in params.rows}
+
+
+def test_a_variant_differs_only_where_it_says(tmp_path: Path) -> None:
+    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    rows = composing.compose(["study=[controls,baselines]"], root=tmp_path).rows
+    for stream in ("spatial", "temporal"):
+        for control in ("constant", "shuffled"):
+            expected = replace(rows[f"{stream}_attended"], map_control=control)
+            assert rows[f"{stream}_{control}"] == expected
+        own = rows[stream]
+        plain = replace(own, network=replace(own.network, map_channel=False))
+        assert rows[f"two_stream_{stream}"] == plain
+        segments = replace(plain, input=replace(plain.input, num_segments=3))
+        assert rows[f"tsn_{stream}"] == segments
+    changed = composing.compose(["study=controls", "rows.spatial.train.epochs=3"], root=tmp_path)
+    assert changed.rows["spatial"].train.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ("${variant:nobody,{map_control:constant}}", "unknown row 'nobody'"),
+        ("${variant:spatial,{trian:{epochs:1}}}", "trian"),
+    ],
+)
+def test_a_wrong_variant_is_named(tmp_path: Path, row: str, says: str) -> None:
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    study = f"# @package _global_\nrows:\n  other: {row}\n"
+    (tmp_path / "conf/study/wrong.yaml").write_text(study)
+    with pytest.raises(InputError, match=says):
+        composing.compose(["study=wrong"], root=tmp_path)
+    assert not (tmp_path / "params.yaml").exists()
+
+
+def test_an_unknown_study_is_named(tmp_path: Path) -> None:
+    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    with pytest.raises(InputError, match="study = baselines, controls"):
+        composing.compose(["study=wishes"], root=tmp_path)

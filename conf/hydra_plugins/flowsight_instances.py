@@ -1,4 +1,4 @@
-"""A resolver for `conf/config.yaml`: rows x splits -> the dicts that DVC's `foreach` walks.
+"""Resolvers for `conf`: rows x splits -> the dicts that DVC's `foreach` walks, and rows from rows.
 
 DVC cannot make `train@spatial-1` with `${item.model}` from a matrix, and it cannot expand a number
 into a range, so the product is written into `params.yaml` when it is composed. Hydra imports this
@@ -49,4 +49,24 @@ def _item(name: str, row: DictConfig, split_id: str) -> dict[str, str]:
     }
 
 
+def variant(base: str, changes: DictConfig, *, _root_: DictConfig) -> DictConfig:
+    """A row that differs from another in a few places.
+
+    Args:
+        base: key of `rows`.
+        changes: what is different, nested as in the row.
+
+    Returns:
+        The whole row.
+    """
+    if base not in _root_.rows:
+        raise ValueError(f"variant of an unknown row {base!r}")
+    row = OmegaConf.create(OmegaConf.to_container(_root_.rows[base], resolve=True))
+    OmegaConf.set_struct(row, True)  # a misspelt key is an error, not a new one
+    merged = OmegaConf.merge(row, changes)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+OmegaConf.register_new_resolver("variant", variant, replace=True)
 OmegaConf.register_new_resolver("instances", instances, replace=True)

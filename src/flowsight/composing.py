@@ -49,7 +49,7 @@ def compose(overrides: Sequence[str], root: Path | str = ".") -> Params:
 def _groups(folder: Path) -> str:
     return "groups: " + "; ".join(
         f"{group} = {', '.join(sorted(file.stem for file in (folder / group).glob('*.yaml')))}"
-        for group in ("dataset", "recipe")
+        for group in ("dataset", "recipe", "study")
     )
 
 

@@ -167,6 +167,8 @@ class EvaluateParams:
 
     fusions: dict[str, FusionParams]
     """Name -> its two rows; the first is the baseline the others are compared with."""
+    headline: str | None = None
+    """The fusion that the report is about, and the others are its controls; null: the last."""
     fusion_steps: int
     """Steps of the grid on which the fusion weight is chosen, on validation data."""
     bootstrap_samples: int
@@ -180,6 +182,8 @@ class EvaluateParams:
 
     def __post_init__(self) -> None:
         check(len(self.fusions) > 0, "fusions must name at least one pair of rows")
+        known = self.headline is None or self.headline in self.fusions
+        check(known, f"headline names no fusion: {self.headline!r}")
         check(self.fusion_steps >= 1, "fusion_steps must be at least 1")
         check(self.bootstrap_samples >= 0, "bootstrap_samples must not be negative")
         check(0 < self.confidence < 1, "confidence must be in (0, 1)")

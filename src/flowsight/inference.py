@@ -58,7 +58,7 @@ def predict(
         InputError: no such clips, a checkpoint of another network, logits that are not finite.
         ResourceError: the GPU's memory does not hold a chunk of views.
     """
-    clips, classes = load_clips(manifest, split, packs, maps)
+    clips, classes = load_clips(manifest, split, packs, maps, map_control=row.map_control)
     wanted = sorted((c for c in clips if c.subset in SUBSETS), key=lambda clip: clip.clip_id)
     if not wanted:
         raise InputError(f"expected validation or test clips in {split}, found none")

@@ -118,6 +118,10 @@ class RowParams:
     """Row whose checkpoint training goes on from."""
     maps: str | None
     """Row whose attention maps are the map channel; null: the constant."""
+    map_control: str | None = None
+    """What stands in for a clip's own maps, in training and in test: `shuffled` (those of a clip of
+    another class) or `constant`; null: nothing. A row that learns as much from these has maps that
+    explain nothing."""
     network: NetworkParams
     input: InputParams
     train: TrainParams
@@ -125,3 +129,6 @@ class RowParams:
 
     def __post_init__(self) -> None:
         check(self.maps is None or self.network.map_channel, "maps need network.map_channel")
+        if self.map_control is not None:
+            check_choice("map_control", self.map_control, ("shuffled", "constant"))
+            check(self.maps is not None, "map_control needs maps to stand in for")

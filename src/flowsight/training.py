@@ -72,7 +72,7 @@ def fit(
         InputError: no training clips, weights that do not fit, a loss that is not finite.
         ResourceError: the device's memory does not hold a batch.
     """
-    clips, classes = load_clips(manifest, split, packs, maps)
+    clips, classes = load_clips(manifest, split, packs, maps, map_control=row.map_control)
     with seeding.reproducible(params.threads), _quiet_lightning():
         seeding.seed_everything(params.seed)
         network = networks.build(row, len(classes), pretrained)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from flowsight.datasets import sampling, transforms
+from flowsight.datasets import map_controls, sampling, transforms
 from flowsight.datasets.sampling import Indices
 from flowsight.datasets.transforms import Images
 from flowsight.errors import InputError
@@ -42,10 +42,17 @@ class Clip:
     pack: Path
     maps: Path | None
     """Attention maps of the other stream; None: the constant map."""
+    map_frames: int | None = None
+    """Frames of the clip that the maps belong to; None: this clip's own."""
 
 
 def load_clips(
-    manifest: Path, split: Path, packs: Path, maps: Path | None = None
+    manifest: Path,
+    split: Path,
+    packs: Path,
+    maps: Path | None = None,
+    *,
+    map_control: str | None = None,
 ) -> tuple[list[Clip], list[str]]:
     """The clips of a split, in its order, and the class names.
 
@@ -54,15 +61,18 @@ def load_clips(
         split: `clip_id,subset` of one split.
         packs: folder of packs, `<shard>/<clip_id>.zip`.
         maps: folder of attention maps, `<clip_id>.zip`.
+        map_control: see `RowParams`.
 
     Raises:
-        InputError: a missing table, a clip or label that the manifest does not have, or a
-            missing pack.
+        InputError: a missing table, a clip or label that the manifest does not have, a missing
+            pack, or maps that cannot be shuffled (`map_controls.shuffle`).
     """
     classes = _read(manifest / "classes.csv", ("index", "label"))
     names = [row["label"] for row in sorted(classes, key=lambda row: int(row["index"]))]
     labels = {name: index for index, name in enumerate(names)}
     listed = {row["clip_id"]: row for row in _read(manifest / "clips.csv", _COLUMNS)}
+    if map_control == "constant":
+        maps = None
     clips = []
     for row in _read(split, ("clip_id", "subset")):
         clip_id = row["clip_id"]
@@ -82,6 +92,8 @@ def load_clips(
         )
         clips.append(clip)
     _check_packs(clips, split)
+    if map_control == "shuffled":
+        clips = map_controls.shuffle(clips)
     return clips, names
 
 
@@ -152,8 +164,15 @@ def read_images(clip: Clip, params: InputParams, positions: Indices) -> Images:
         images = fields.reshape(len(indices), -1, *fields.shape[2:])
     if clip.maps is None:
         return images
-    maps = pack.read_maps(clip.maps, positions.tolist())[:, None]
+    maps = pack.read_maps(clip.maps, _map_indices(clip, positions).tolist())[:, None]
     return np.concatenate([images, transforms.resize(maps, *images.shape[2:])], axis=1)
+
+
+def _map_indices(clip: Clip, positions: Indices) -> Indices:
+    """Where in its maps a clip looks: at the same share of the length, if they are another's."""
+    if clip.map_frames is None:
+        return positions
+    return positions * clip.map_frames // clip.num_frames
 
 
 def network_input(images: Images, params: InputParams, *, map_channel: bool) -> Tensor:

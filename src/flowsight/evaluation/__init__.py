@@ -73,7 +73,7 @@ def evaluate(system: str, params: Params, folders: Folders, out: Path) -> None:
         write_json({name: _rounded(value) for name, value in metrics.items()},
                    folder / "metrics.json")  # fmt: skip
         write_csv(table.round(_DECIMALS), folder / "per_split.csv")
-        differences = scoring.comparisons(results, resampling)
+        differences = scoring.comparisons(results, resampling, params.evaluate.headline)
         write_csv(differences.round(_DECIMALS), folder / "comparisons.csv")
         write_csv(found.round(_DECIMALS), folder / "localization.csv")
         write_csv(paper.paper_table(table, params, counts), folder / "paper_table.csv")

@@ -18,6 +18,7 @@ from flowsight.evaluation.scoring import STREAMS
 from flowsight.metrics import classification
 from flowsight.reporting import formats
 from flowsight.reporting.charts import Line, confusion_chart, line_chart
+from flowsight.rows import RowParams
 
 SYSTEM = "two_stream"
 _MEASURES = (
@@ -40,15 +41,21 @@ def content(results: Path, history: Path, manifest: Path, params: Params) -> dic
     classes = read_classes(manifest)
     names = fusion_names(params)
     fusions = [_fusion(name, label, metrics) for name, label in names.items()]
+    best = next((f for f in fusions if f["name"] == params.evaluate.headline), fusions[-1])
     differences = read_table(results / "comparisons.csv", ("method", "baseline", "difference"))
     return {
         "id": SYSTEM,
         "title": "Two-stream networks with cross attention",
         "fusions": fusions,
-        "best": fusions[-1],
+        "best": best,
         "baseline": fusions[0],
-        "gains": _gains(differences, fusions),
-        "fusing": _fusing(differences, fusions[-1]),
+        "gains": _gains(differences, best["name"], fusions[0]["name"]),
+        "controls": [
+            {**fusion, "gains": _gains(differences, best["name"], fusion["name"])}
+            for fusion in fusions[1:]
+            if fusion is not best
+        ],
+        "fusing": _fusing(differences, best),
         "chance": 1 / len(classes),
         "num_classes": len(classes),
         "num_test_clips": int(metrics["num_test_clips"]),
@@ -65,12 +72,22 @@ def content(results: Path, history: Path, manifest: Path, params: Params) -> dic
 
 def fusion_names(params: Params) -> dict[str, str]:
     """What people call each fusion: with or without attention, the name added if that repeats."""
-    labels = {}
-    for name, pair in system_fusions(SYSTEM, params).items():
-        maps = [params.row(row).maps for row in (pair.spatial, pair.temporal)]
-        labels[name] = "With attention" if all(maps) else "Without attention"
+    fusions = system_fusions(SYSTEM, params)
+    labels = {n: _label(params.row(p.spatial), params.row(p.temporal)) for n, p in fusions.items()}
     seen = list(labels.values())
     return {n: f"{v} ({n})" if seen.count(v) > 1 else v for n, v in labels.items()}
+
+
+def _label(spatial: RowParams, temporal: RowParams) -> str:
+    controls = {spatial.map_control, temporal.map_control}
+    own = [row.maps is not None and row.map_control is None for row in (spatial, temporal)]
+    if all(own):
+        return "With attention"
+    if any(own):
+        return f"Attention to {'spatial' if own[0] else 'temporal'} only"
+    if len(controls) == 1 and None not in controls:
+        return f"Control, {controls.pop()} maps"
+    return "Without attention"
 
 
 def _fusion(name: str, label: str, metrics: Mapping[str, float]) -> dict[str, Any]:
@@ -93,10 +110,9 @@ def _difference(table: pd.DataFrame, method: str, baseline: str) -> dict[str, An
     return row
 
 
-def _gains(table: pd.DataFrame, fusions: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Last fusion against the first, per stream; empty with a single fusion."""
-    first, last = fusions[0]["name"], fusions[-1]["name"]
-    found = {s: _difference(table, f"{last}/{s}", f"{first}/{s}") for s in STREAMS}
+def _gains(table: pd.DataFrame, name: str, base: str) -> dict[str, dict[str, Any]]:
+    """A fusion against another, per stream; empty where they were not compared."""
+    found = {s: _difference(table, f"{name}/{s}", f"{base}/{s}") for s in STREAMS}
     return {stream: row for stream, row in found.items() if row is not None}
 
 
