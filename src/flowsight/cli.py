@@ -23,11 +23,12 @@ app = typer.Typer(
 def repro(
     targets: Annotated[list[str] | None, typer.Argument(help="Stages; default: all.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Run even what did not change.")] = False,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Stages side by side.")] = 1,
 ) -> None:
     """Run the pipeline: only what changed since the last time."""
     from flowsight import running
 
-    running.repro(targets or [], force=force)
+    running.repro(targets or [], force=force, jobs=jobs)
 
 
 @app.command()
