@@ -122,6 +122,7 @@ def test_a_bad_override_leaves_the_old_parameters(tmp_path: Path, override: str)
         ("baselines", 8, ["baseline", "tsn"]),
         ("map_values", 8, ["map_05", "map_10"]),
         ("stack_lengths", 6, ["m5", "m10"]),
+        ("schedules", 6, ["turns"]),
         ("[controls,baselines]", 12, ["constant", "shuffled", "to_spatial", "to_temporal",
                                       "baseline", "tsn"]),
     ],
@@ -131,8 +132,10 @@ def test_every_study_composes(tmp_path: Path, study: str, rows: int, fusions: li
     params = composing.compose([f"study={study}", "recipe=small"], root=tmp_path)
     assert len(params.rows) == rows
     assert list(params.evaluate.fusions) == ["two_stream", "attention", *fusions]
-    trained = {**params.instances["train"], **params.instances["train_attended"]}
-    assert set(trained) == {f"{row}-1" for row in params.rows}
+    groups = [params.instances[name] for name in ("train", "train_attended", "alternate")]
+    items = [item for group in groups for item in group.values()]
+    trained = {f"{row}-1" for item in items for row in (item["row"], item.get("other_row")) if row}
+    assert trained == {f"{row}-1" for row in params.rows}
 
 
 def test_a_variant_differs_only_where_it_says(tmp_path: Path) -> None:

@@ -16,11 +16,14 @@ def instances(rows: DictConfig, split_ids: ListConfig) -> DictConfig:
     """The stage instances of every row and split.
 
     Returns:
-        `train` and `attention` (phase 1), `train_attended` (phase 2) and `evaluate`; keys are
-        `<row>-<split_id>`, values what `dvc.yaml` interpolates.
+        `train` and `attention` (phase 1), `train_attended` (phase 2), `alternate` (two rows in
+        turn, under the name of the one that sees frames), `predict_attended` and `evaluate`; keys
+        are `<row>-<split_id>`, values what `dvc.yaml` interpolates.
     """
-    explained = {row.maps for row in rows.values() if row.maps is not None}
-    found: dict[str, Any] = {"train": {}, "attention": {}, "train_attended": {}, "evaluate": {}}
+    groups = ("train", "attention", "train_attended", "alternate", "predict_attended", "evaluate")
+    found: dict[str, Any] = {group: {} for group in groups}
+    in_turn = {name for name, row in rows.items() if row.maps and rows[row.maps].maps == name}
+    explained = {row.maps for row in rows.values() if row.maps is not None} - in_turn
     for name, row in rows.items():
         found["evaluate"][row.system] = {"system": row.system}
         for split_id in split_ids:
@@ -28,8 +31,14 @@ def instances(rows: DictConfig, split_ids: ListConfig) -> DictConfig:
             if row.maps is None:
                 found["train"][key] = item
             else:
-                item |= {"init": f"{row.init}-{split_id}", "maps": f"{row.maps}-{split_id}"}
-                found["train_attended"][key] = item
+                item["maps"] = f"{row.maps}-{split_id}"
+                found["predict_attended"][key] = item
+            if name in in_turn and row.input.modality == "rgb":
+                other = _item(row.maps, rows[row.maps], str(split_id))
+                partner = {f"other_{field}": value for field, value in other.items()}
+                found["alternate"][key] = {**item, **partner}
+            elif row.maps is not None and name not in in_turn:
+                found["train_attended"][key] = {**item, "init": f"{row.init}-{split_id}"}
             if name in explained:
                 found["attention"][key] = item
     return OmegaConf.create(found)

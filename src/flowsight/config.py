@@ -152,6 +152,17 @@ class AttentionParams:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AlternationParams:
+    """Two rows that see each other's maps, trained in turn."""
+
+    rounds: int = 4
+    """How often the maps are drawn anew; the epochs are shared out among the rounds."""
+
+    def __post_init__(self) -> None:
+        check(self.rounds >= 1, "rounds must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class FusionParams:
     """Two rows whose probabilities are averaged."""
 
@@ -232,6 +243,7 @@ class Params:
     splits: SplitsParams
     rows: dict[str, RowParams]
     attention: AttentionParams
+    alternation: AlternationParams = field(default_factory=AlternationParams)
     evaluate: EvaluateParams
     promotion: PromotionParams = field(default_factory=PromotionParams)
     instances: dict[str, Any] = field(default_factory=dict)
@@ -268,7 +280,21 @@ def _check_rows(rows: dict[str, RowParams]) -> None:
             same = rows[row.init].network.backbone == row.network.backbone
             check(same, f"rows.{name}.init has another backbone than rows.{row.init}")
         if row.maps is not None:
-            check(rows[row.maps].maps is None, f"rows.{name}.maps must name a phase-1 row")
+            other = rows[row.maps]
+            in_turn = other.maps == name and row.init is None and other.init is None
+            check(
+                other.maps is None or in_turn,
+                f"rows.{name}.maps must name a phase-1 row, or one without `init` whose maps are "
+                f"{name}'s (the two are trained in turn)",
+            )
+            check(
+                in_turn or row.init is not None,
+                f"rows.{name} goes on from no row; name one in `init`",
+            )
+            check(
+                not in_turn or row.map_control is None,
+                f"rows.{name}: no map_control where two rows are trained in turn",
+            )
 
 
 def load(path: Path | str = "params.yaml") -> Params:

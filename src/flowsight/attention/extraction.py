@@ -3,7 +3,8 @@
 Training clips: Grad-CAM of their own class. Validation and test clips: the attention network, which
 never learns a label; their labels are taken away before anything else sees the clips.
 
-All maps come from whole (uncropped) frames with the map channel at its constant.
+All maps come from whole (uncropped) frames, with the map channel at its constant or, where two
+streams are trained in turn, with the maps that the network was trained with.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ def extract(
     network_out: Path,
     seed: int,
     threads: int,
+    maps: Path | None = None,
 ) -> None:
     """Write the attention maps of every clip of a split, and the network that made some of them.
 
@@ -86,11 +88,12 @@ def extract(
         network_out: folder for the attention network's `model.pt` and `history.csv`.
         seed: of the attention network.
         threads: of torch.
+        maps: what the network's own map channel sees; None: its constant.
 
     Raises:
         InputError: no training clip, or a checkpoint of another network.
     """
-    clips, classes = load_clips(manifest, split, packs)
+    clips, classes = load_clips(manifest, split, packs, maps)
     labelled = [clip for clip in clips if clip.subset == "train"]
     unlabelled = [without_label(clip) for clip in clips if clip.subset != "train"]
     if not labelled:

@@ -197,18 +197,17 @@ def network_input(images: Images, params: InputParams, *, map_channel: bool) -> 
 def full_frames(
     clip: Clip, params: InputParams, indices: Sequence[int], *, map_channel: bool = True
 ) -> Tensor:
-    """Input of whole frames, uncropped, with the constant map: what attention is extracted from.
+    """Input of whole frames, uncropped: what attention is extracted from.
 
     Args:
-        clip: where to read; its maps, if any, are not used.
+        clip: where to read; without maps the constant one is taken.
         params: modality, stack length and size.
         indices: N frame indices; a stack starts at each, the tail repeats the last field.
 
     Returns:
         (N, C, h, w) float32; the shorter of h and w is `resize_px`.
     """
-    plain = Clip(clip.clip_id, clip.label, clip.subset, clip.num_frames, clip.pack, None)
-    images = read_images(plain, params, np.asarray(indices, dtype=np.int64))
+    images = read_images(clip, params, np.asarray(indices, dtype=np.int64))
     images = transforms.resize_short_side(images, params.resize_px)
     return network_input(images, params, map_channel=map_channel)
 
