@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -120,10 +122,19 @@ def _is_lock(path: Path) -> bool:
 def _run(command: list[str], root: Path) -> tuple[int, dict[str, str] | None]:
     with tempfile.TemporaryDirectory() as folder:
         note = Path(folder) / "failure.json"
-        variables = {**environment(), "FLOWSIGHT_FAILURE": str(note)}
+        variables = {
+            **environment(),
+            "FLOWSIGHT_FAILURE": str(note),
+            "FLOWSIGHT_RUN_ID": os.environ.get("FLOWSIGHT_RUN_ID") or _run_id(),
+        }
         # `env` looks the command up on the new PATH
         code = subprocess.run(["env", *command], cwd=root, env=variables, check=False).returncode
         return code, json.loads(note.read_text()) if note.exists() else None
+
+
+def _run_id() -> str:
+    """A name for this run of the pipeline; its trainings stand under it in MLflow."""
+    return f"repro-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
 def environment() -> dict[str, str]:

@@ -20,6 +20,7 @@ from flowsight.registry.store import (
     TakenError,
     speaking,
 )
+from flowsight.tracking import place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +112,7 @@ def _make(registry: Registry, candidate: Candidate, served: Served) -> Registere
     with contextlib.suppress(TakenError), speaking(registry.uri):
         registry.client.create_registered_model(candidate.name)
     with speaking(registry.uri), store.quiet():
-        run_id, model_id, source = _log(candidate, served)
+        run_id, model_id, source = _log(registry, candidate, served)
         made = registry.client.create_model_version(
             candidate.name, source, run_id, tags=_version_tags(candidate), model_id=model_id
         )
@@ -128,11 +129,11 @@ def _version_tags(candidate: Candidate) -> dict[str, str]:
     return {"checkpoint": candidate.checkpoint, **candidate.tags}
 
 
-def _log(candidate: Candidate, served: Served) -> tuple[str, str, str]:
+def _log(registry: Registry, candidate: Candidate, served: Served) -> tuple[str, str, str]:
     import mlflow
 
-    with tracking._first_use_lock():
-        experiment = tracking._experiment_id()
+    with place.store_lock(registry.uri):
+        experiment = place.experiment_id(registry.client, registry.uri)
     with mlflow.start_run(
         experiment_id=experiment,
         run_name=f"register {candidate.name}",
