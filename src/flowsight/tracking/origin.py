@@ -26,7 +26,7 @@ def commit() -> dict[str, str]:
 
 
 def datasets(tags: Mapping[str, str], root: Path = Path()) -> list[dict[str, str]]:
-    """The data set and the split of a run, with DVC's hashes as `dvc.lock` has them.
+    """The data set and the splits of a run, with DVC's hashes as `dvc.lock` has them.
 
     Args:
         tags: of the run: `dataset`, `split`.
@@ -39,7 +39,7 @@ def datasets(tags: Mapping[str, str], root: Path = Path()) -> list[dict[str, str
     hashes = _hashes(root) if name else {}
     wanted = [
         (name, f"data/raw/{name}", "training"),
-        (f"{name}, split {split}", f"data/splits/{name}/{split}.csv", "split"),
+        (f"{name}-splits", f"data/splits/{name}", f"split {split}"),
     ]
     return [
         {"name": str(known_as), "path": path, "digest": hashes[path], "context": context}
