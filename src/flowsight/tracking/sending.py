@@ -21,6 +21,7 @@ WAITS = 75
 """Exit code of the process beside a training: it has said itself what waits."""
 GRACE_SEC = 15.0
 """How long a store that is away is waited for when the training has ended."""
+_AWAY = ("Max retries exceeded", "Connection", "timed out", "could not connect")
 _POLL_SEC = 0.5
 _LONGEST_PAUSE_SEC = 30.0
 _SYSTEM_SEC = 5.0
@@ -221,19 +222,23 @@ def send(
         told: called after each.
     """
     os.environ.update({n: v for n, v in place.ENVIRONMENT.items() if n not in os.environ})
-    found = []
+    found: list[Sent] = []
+    away: dict[str, str] = {}
     for one in waiting(folder):
-        sent = _send(one, uri)
+        sent = _send(one, uri, away)
         told(sent)
         found.append(sent)
     return found
 
 
-def _send(one: Waiting, uri: str | None) -> Sent:
+def _send(one: Waiting, uri: str | None, away: dict[str, str]) -> Sent:
+    where = uri or one.uri
     if one.state == "training":
         return Sent(one.path, one.name, 0, "its training goes on and sends it")
     if one.state == "unreadable":
         return Sent(one.path, one.name, 0, f"the first line of {one.path} is broken", True)
+    if where in away:  # asking again for each takes seconds
+        return Sent(one.path, one.name, 0, away[where], True)
     with spool.claimed(one.path) as is_mine:
         if not is_mine:
             return Sent(one.path, one.name, 0, "another process sends it")
@@ -241,6 +246,9 @@ def _send(one: Waiting, uri: str | None) -> Sent:
             delivery = Delivery(one.path, uri)
             is_sent = delivery.advance()
         except Exception as error:  # whatever a server or a database may raise
-            return Sent(one.path, one.name, 0, in_one_line(error), True)
+            said = in_one_line(error)
+            if any(sign in said for sign in _AWAY):
+                away[where] = said
+            return Sent(one.path, one.name, 0, said, True)
     why = "" if is_sent else "all so far is sent, but another machine may still write"
     return Sent(one.path, one.name, delivery.num_steps, why)
