@@ -44,6 +44,7 @@ MAY_IMPORT = {
     "registry": {"mlflow"},
     "serving/bundle.py": TORCH,
     "serving/prediction.py": TORCH,
+    "serving/restoring.py": TORCH,
     "serving/pyfunc_model.py": {"mlflow"},
     "serving/registered.py": {"mlflow"},
     "validation.py": {"great_expectations"},

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from flowsight import tracking
@@ -62,6 +62,8 @@ class Candidate:
     """clip_id, subset, label, path, sha256: all clips of its split."""
     scores: pd.DataFrame
     """clip_id, label, predicted, prob_<class>: its test clips."""
+    evaluation: Mapping[str, Path] = field(default_factory=dict)
+    """Figures and tables for people: path below `evaluation/` of the run -> file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +145,8 @@ def _log(registry: Registry, candidate: Candidate, served: Served) -> tuple[str,
         mlflow.log_params({name: value[:6000] for name, value in params.items()})
         mlflow.log_metrics(dict(candidate.metrics))
         _log_tables(candidate)
+        for name, path in candidate.evaluation.items():
+            mlflow.log_artifact(str(path), str(PurePosixPath("evaluation", name).parent))
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(served.code),
