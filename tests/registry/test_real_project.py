@@ -63,7 +63,7 @@ def test_trainings_stand_below_one_run_of_the_pipeline(project: tuple[Path, Comm
 
 
 def test_reproduced_without_the_cache(project: tuple[Path, Command]) -> None:
-    root, call = project
+    call = project[1]
     made = json.loads(call("flowsight", "register", "two_stream").stdout.splitlines()[-1])
     assert made["version"] == "1" and made["new"]
     done = call("flowsight", "reproduce", "models:/two_stream@challenger", "--no-cache")

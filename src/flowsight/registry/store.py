@@ -258,7 +258,7 @@ def _translate(error: Exception, uri: str) -> FlowsightError | None:
     import requests
     from mlflow.exceptions import MlflowException
 
-    text = " ".join(str(error).split())[:300]
+    text, uri = " ".join(str(error).split())[:300], place.plain(uri)
     if isinstance(error, requests.RequestException):
         return ResourceError(f"cannot reach the registry at {uri}: {text}")
     if not isinstance(error, MlflowException):
@@ -270,4 +270,21 @@ def _translate(error: Exception, uri: str) -> FlowsightError | None:
         return TakenError(text)
     if any(sign in text for sign in _AWAY):
         return ResourceError(f"cannot reach the registry at {uri}: {text}")
+    if "failed with error code 40" in text:
+        return _refused(text, uri)
+    return FlowsightError(f"the registry at {uri} says: {text}")
+
+
+def _refused(text: str, uri: str) -> FlowsightError:
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    if "error code 401" in text:
+        return InputError(
+            f"expected a user whom the registry at {uri} knows, got {user or 'none'}; set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    if "error code 403" in text:
+        return InputError(
+            f"expected a user who may do this at {uri}, but {user or 'nobody'} may not; ask who "
+            "gives permissions there"
+        )
     return FlowsightError(f"the registry at {uri} says: {text}")
