@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowsight import tracking
@@ -145,8 +146,7 @@ def _log(registry: Registry, candidate: Candidate, served: Served) -> tuple[str,
         mlflow.log_params({name: value[:6000] for name, value in params.items()})
         mlflow.log_metrics(dict(candidate.metrics))
         _log_tables(candidate)
-        for name, path in candidate.evaluation.items():
-            mlflow.log_artifact(str(path), str(PurePosixPath("evaluation", name).parent))
+        _log_evaluation(candidate)
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(served.code),
@@ -157,6 +157,17 @@ def _log(registry: Registry, candidate: Candidate, served: Served) -> tuple[str,
             pip_requirements=list(served.requirements),
         )
     return run.info.run_id, info.model_id, info.model_uri
+
+
+def _log_evaluation(candidate: Candidate) -> None:
+    import mlflow
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, path in candidate.evaluation.items():
+            target = Path(folder) / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+        mlflow.log_artifacts(folder, "evaluation")
 
 
 def _log_tables(candidate: Candidate) -> None:
