@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from flowsight.tracking import spool
+from flowsight.tracking.delivery import Delivery
 
 from .conftest import Server, Store, Training, spools
 
@@ -140,19 +141,24 @@ def test_the_next_training_sends_what_waits(
         kept = spool.Spool(folder, {**start, "name": name, "uri": uri, "host": os.uname().nodename})
         kept.log({"loss": 1.0}, 1)
         kept.close("FINISHED")
+    spool.Spool(folder, {**start, "name": "another machine's", "host": "far away"})._file.close()
     training = train("now")
     training.epochs()
     store.wait_for(lambda: store.runs() == {"before": "FINISHED", "now": "RUNNING"})
     training.end()
     assert store.runs() == {"before": "FINISHED", "now": "FINISHED"}
-    assert [spool.Lines(path).start["name"] for path in spools(tmp_path)] == ["elsewhere"]
+    left = {spool.Lines(path).start["name"]: path for path in spools(tmp_path)}
+    assert set(left) == {"elsewhere", "another machine's"}
+    # it counts as killed when nothing came for an hour
+    silent = time.time() - 3700
+    os.utime(left["another machine's"], (silent, silent))
+    assert Delivery(left["another machine's"]).advance()
+    assert store.runs()["another machine's"] == "KILLED"
 
 
 def test_sent_again_after_an_answer_was_lost(tmp_path: Path) -> None:
     """The worst case of every step: done, but the sender does not know."""
     from mlflow import MlflowClient
-
-    from flowsight.tracking.delivery import Delivery
 
     store = Store(tmp_path / "mlflow.db")
     uri = f"sqlite:///{store.path}"

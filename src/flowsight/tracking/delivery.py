@@ -69,14 +69,12 @@ class Delivery:
         Raises:
             Exception: whatever a server or a database may raise; `start_over` before the next try.
         """
-        is_over = self._is_over()  # before reading: nothing comes after
-        for message in self.lines.read():
-            self._pending.append(message)
+        is_complete = self.is_complete()
         end = next((m for m in self._pending if "end" in m), None)
         if self._target is None:
             self._target = _open(self.start, self.uri)
         self._send_metrics(self._target)
-        if end is None and not is_over:
+        if not is_complete:
             return False
         if self.lines.has_rest or self.lines.lost:
             lost = self.lines.lost + self.lines.has_rest
@@ -86,6 +84,12 @@ class Delivery:
         self.lines.close()
         self.path.unlink(missing_ok=True)
         return True
+
+    def is_complete(self) -> bool:
+        """Read on; whether nothing more will come."""
+        is_over = self._is_over()  # before reading: nothing comes after
+        self._pending += self.lines.read()
+        return is_over or any("end" in message for message in self._pending)
 
     def _is_over(self) -> bool:
         if spool.is_written(self.path):

@@ -127,7 +127,8 @@ def _send_for(own: Delivery, path: Path) -> None:
     with spool.claimed(path) as is_mine:
         if is_mine:
             other = Delivery(path)
-            if other.uri == own.uri:
+            # one of another machine may have a process of its own, where locks do not reach
+            if other.uri == own.uri and other.is_complete():
                 other.advance()
 
 
