@@ -144,9 +144,9 @@ def _system_metrics(delivery: Delivery) -> Iterator[None]:
 
 
 def _measure(delivery: Delivery, over: threading.Event) -> None:
-    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
     with contextlib.suppress(Exception):  # a machine that does not tell; nobody depends on it
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
         monitor = SystemMetricsMonitor("", tracking_uri=delivery.uri)
         step = 0
         while not over.wait(_SYSTEM_SEC):
