@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flowsight import errors
-from flowsight.commands import cluster, registry, serving, standalone
+from flowsight.commands import cluster, registry, serving, standalone, tracking
 
 app = typer.Typer(
     help="From raw videos to two-stream attention results, reproducibly.",
@@ -131,6 +131,7 @@ cluster.register(app)
 registry.register(app)
 serving.register(app)
 standalone.register(app)
+tracking.register(app)
 
 
 def main() -> None:

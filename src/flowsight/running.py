@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
@@ -132,14 +134,14 @@ def _is_lock(path: Path) -> bool:
 def _run(command: list[str], root: Path) -> tuple[int, dict[str, str] | None]:
     with tempfile.TemporaryDirectory() as folder:
         note = Path(folder) / "failure.json"
-        variables = {**environment(), "FLOWSIGHT_FAILURE": str(note)}
+        variables = {**_run_environment(), "FLOWSIGHT_FAILURE": str(note)}
         # `env` looks the command up on the new PATH
         code = subprocess.run(["env", *command], cwd=root, env=variables, check=False).returncode
         return code, json.loads(note.read_text()) if note.exists() else None
 
 
 def _repro_parallel(targets: Sequence[str], force: bool, jobs: int, root: Path) -> None:
-    env = environment()
+    env = _run_environment()
     try:
         waiting = parallel.wanted(targets, force=force, root=root, env=env)
     except subprocess.CalledProcessError as error:
@@ -164,6 +166,12 @@ def _repro_parallel(targets: Sequence[str], force: bool, jobs: int, root: Path) 
     if failure is None:
         raise FlowsightError(f"{stage} ended with {code}; what it printed stands in {log}")
     raise _as_error(code, failure)
+
+
+def _run_environment() -> dict[str, str]:
+    """With a name for this run of the pipeline; its trainings stand under it in MLflow."""
+    name = f"repro-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    return {**environment(), "FLOWSIGHT_RUN_ID": os.environ.get("FLOWSIGHT_RUN_ID") or name}
 
 
 def environment() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -52,6 +53,7 @@ def run_stage(
     from flowsight.cluster import stage_run, workplace
 
     place = workplace.from_environment()
+    os.environ["FLOWSIGHT_RUN_ID"] = workplace.check_run_id(run_id)  # its trainings' runs nest
     _say(stage_run.run_stage(place, stage, rev=rev, run_id=run_id, force=force, keep=keep))
 
 
