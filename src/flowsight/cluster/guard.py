@@ -1,8 +1,8 @@
-"""Run a command so that nobody computes for the dead: python guard.py CMD ...
+"""Run a command so that nobody computes for the dead: python guard.py [--keep FD] CMD ...
 
 It leads a process group of its own. Its input is a pipe that the worker holds open; when the
-worker dies in whatever way, the pipe ends and the whole group is killed. Locks that the worker
-hands down (GPU leases) are held until then, by this process.
+worker dies in whatever way, the pipe ends and the whole group is killed. The command inherits no
+file but FD.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ def _watch() -> None:
 
 def main() -> None:
     """Run the command and end as it did: with its code, or 128 + the signal's number."""
-    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, close_fds=True)
+    command, kept = sys.argv[1:], []
+    if command[0] == "--keep":
+        kept, command = [int(command[1])], command[2:]
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=True, pass_fds=kept)
     threading.Thread(target=_watch, daemon=True).start()
     code = child.wait()
     os._exit(code if code >= 0 else 128 - code)
