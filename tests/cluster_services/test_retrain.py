@@ -45,7 +45,7 @@ from cluster_topology import BIN, Cluster
 from flowsight import pipeline
 
 pytestmark = [
-    pytest.mark.services,
+    pytest.mark.workers,
     pytest.mark.slow,
     pytest.mark.pipeline,
     pytest.mark.timeout(1500),

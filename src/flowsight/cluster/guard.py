@@ -7,11 +7,13 @@ file but FD.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 
 def _watch() -> None:
@@ -28,7 +30,17 @@ def main() -> None:
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=True, pass_fds=kept)
     threading.Thread(target=_watch, daemon=True).start()
     code = child.wait()
+    if code < 0:
+        _kill_others()  # what a killed command had started would go on, and hold its output open
     os._exit(code if code >= 0 else 128 - code)
+
+
+def _kill_others() -> None:
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(entry.name)
+            if pid != os.getpid() and os.getpgid(pid) == os.getpid():
+                os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":
