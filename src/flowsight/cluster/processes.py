@@ -48,7 +48,12 @@ def run(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], quiet: boo
 
 
 def start(
-    command: Sequence[str], *, cwd: Path, env: Mapping[str, str], kept: int | None = None
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    kept: int | None = None,
+    read: bool = True,
 ) -> subprocess.Popen[str]:
     """Start a command in a process group of its own that ends with us.
 
@@ -57,6 +62,7 @@ def start(
         cwd: where.
         env: the whole environment.
         kept: a file descriptor that the command inherits under the same number.
+        read: whether what it prints comes to us; else it goes where our own goes.
     """
     keep = [] if kept is None else ["--keep", str(kept)]
     return subprocess.Popen(
@@ -64,8 +70,8 @@ def start(
         cwd=cwd,
         env=dict(env),
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stdout=subprocess.PIPE if read else None,
+        stderr=subprocess.STDOUT if read else None,
         pass_fds=() if kept is None else (kept,),
         process_group=0,
         text=True,
