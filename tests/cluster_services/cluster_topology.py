@@ -93,6 +93,8 @@ class Cluster(Rest):
             "GX_ANALYTICS_ENABLED": "False",
             "DO_NOT_TRACK": "1",
             "PYTHONUNBUFFERED": "1",
+            # Airflow names its processes; without this it would overwrite the mark we know them by
+            "SPT_NOENV": "1",
             **self.extra,
         }
 
