@@ -31,6 +31,8 @@ test-slow: setup
 test-workers: setup  ## stages on several workers, and a whole cluster with faults (PostgreSQL, Redis)
 	@pytest -m workers -n 2 --dist loadgroup tests/cluster tests/cluster_services
 
+# not in `make test`, for their minutes: a registry's life on MLflow servers, the served model over HTTP,
+# a finished run of the sample, the DAGs in a browser. Each part of them has a faster test there.
 test-services: setup  ## whole servers of MLflow and Airflow, driven by a browser (Chromium)
 	@pytest -m services
 
