@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -41,6 +42,34 @@ def test_a_group_composes_anew(toy: Toy) -> None:
     after = params(toy, made["rev"])
     assert (after["dataset"]["name"], after["recipe"]) == ("weizmann", "smoke")
     assert made["groups"]["train"] == ["train@spatial-eli", "train@temporal-eli"]
+
+
+def add_a_system(toy: Toy) -> None:
+    """A second system in `conf/`: one row, `solo`, like `spatial` but on its own."""
+    yaml = YAML()
+    path = toy.source / "conf/base.yaml"
+    content = yaml.load(path)
+    content["rows"]["solo"] = copy.deepcopy(content["rows"]["spatial"])
+    content["rows"]["solo"]["system"] = "other"
+    yaml.dump(content, path)
+    toy.commit("a second system")
+
+
+def test_systems_leave_out_the_rows_of_others(toy: Toy) -> None:
+    add_a_system(toy)
+    ask = ["prepare", "--set", "recipe=smoke"]
+    both = toy.worker("a").answer(*ask, "--run-id", "r1")
+    assert "train@solo-1" in both["groups"]["train"]
+    chosen = ["--set", "systems=two_stream"]
+    made = toy.worker("a").answer(*ask, "--run-id", "r2", *chosen)
+    before, after = params(toy, both["rev"]), params(toy, made["rev"])
+    del before["rows"]["solo"], before["instances"]["evaluate"]["other"]
+    for instances in before["instances"].values():
+        instances.pop("solo-1", None)
+    assert after == before
+    code, _, err = toy.worker("a").call(*ask, "--run-id", "r3", "--set", "systems=nothing")
+    assert code == 2
+    assert "expected systems of two_stream, other, got 'nothing'" in err.splitlines()[-1]
 
 
 def test_the_same_id_is_the_same_run(toy: Toy) -> None:
