@@ -46,7 +46,7 @@ format: setup  ## put the code in order
 	@ruff format .
 
 mlflow: setup  ## browse the runs on 127.0.0.1:5000
-	@mlflow server --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri sqlite:///mlflow.db
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri sqlite:///mlflow.db
 
 # AIRFLOW="--port 8081 --mlflow-port 5001" chooses other ports
 airflow: setup  ## Airflow on 127.0.0.1:8080 with MLflow on :5000; Ctrl-C stops both
