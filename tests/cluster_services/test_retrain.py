@@ -48,7 +48,7 @@ pytestmark = [
     pytest.mark.workers,
     pytest.mark.slow,
     pytest.mark.pipeline,
-    pytest.mark.timeout(1500),
+    pytest.mark.timeout(2400),
 ]
 
 ROOT = Path(__file__).resolve().parents[2]
