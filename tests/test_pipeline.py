@@ -166,3 +166,9 @@ def test_edges_are_those_of_all_pairs(reads_and_writes: list[tuple[list[str], li
         for name in stages
     }
     assert pipeline.upstream(stages) == by_definition
+
+
+def test_text_with_a_colon_between_braces_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "pods.yaml"
+    path.write_text("{image: registry:5000/flowsight:1.0, gpus: 1}\n")
+    assert pipeline.read_yaml(path) == {"image": "registry:5000/flowsight:1.0", "gpus": 1}

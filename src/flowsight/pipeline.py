@@ -49,9 +49,13 @@ class Stage:
 
 def read_yaml(path: Path) -> Any:
     """A YAML file as plain values (ruamel, as DVC reads it)."""
-    from ruamel.yaml import YAML
+    from ruamel.yaml import YAML, YAMLError
 
-    return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    try:
+        return YAML(typ="safe").load(text)
+    except YAMLError:  # the parser in C stumbles over `:` in a plain text between braces
+        return YAML(typ="safe", pure=True).load(text)
 
 
 def load(root: Path | str = ".") -> dict[str, Stage]:
