@@ -39,8 +39,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("services")
         elif place.startswith(tuple(f"{folder}/" for folder in WORKERS)):
             item.add_marker("workers")
-        if place.startswith("cluster_services/"):  # one cluster, so one process
-            item.add_marker(pytest.mark.xdist_group("cluster"))
     # the longest first, so that the others fill the second core meanwhile
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
