@@ -29,7 +29,7 @@ test-slow: setup
 	@pytest -m "slow and not services and not workers"
 
 test-workers: setup  ## stages on several workers, and a whole cluster with faults (PostgreSQL, Redis)
-	@pytest -m workers -n 2 --dist loadgroup tests/cluster tests/cluster_services
+	@pytest -m workers -n 2 --dist loadfile tests/cluster_services tests/cluster
 
 # not in `make test`, for their minutes: a registry's life on MLflow servers, the served model over HTTP,
 # a finished run of the sample, the DAGs in a browser. Each part of them has a faster test there.

@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         elif place.startswith(tuple(f"{folder}/" for folder in WORKERS)):
             item.add_marker("workers")
     # the longest first, so that the others fill the second core meanwhile
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    items.sort(key=lambda item: item.path.parent.name != "cluster_services")
 
 
 def missing(what: str) -> None:

@@ -49,7 +49,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.pipeline,
     pytest.mark.timeout(2400),
-    pytest.mark.xdist_group("cluster"),  # one cluster, so one process
 ]
 
 ROOT = Path(__file__).resolve().parents[2]
