@@ -135,7 +135,14 @@ def test_a_failure_is_the_stages_own_and_nothing_new_begins(
 def test_ctrl_c_leaves_nothing_running(small: Path) -> None:
     (small / "slow").touch()
     command = [Path(sys.executable).with_name("flowsight"), "repro", "--jobs", "2"]
-    process = subprocess.Popen(command, cwd=small, stderr=subprocess.PIPE, process_group=0)
+    process = subprocess.Popen(
+        command,
+        cwd=small,
+        stderr=subprocess.PIPE,
+        process_group=0,
+        # a shell that runs the tests in the background has it ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     log = small / "build/logs/sample.log"
     end = time.monotonic() + 120
     while not (log.exists() and "at work" in log.read_text()):
