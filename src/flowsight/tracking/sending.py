@@ -135,29 +135,45 @@ def _send_for(own: Delivery, path: Path) -> None:
 @contextmanager
 def _system_metrics(delivery: Delivery) -> Iterator[None]:
     """What the machine does meanwhile: processors, memory, disk, network, GPUs."""
+    # made before the thread runs: two threads that import MLflow at once see halves of it
+    monitors = _monitors()
     over = threading.Event()
-    threading.Thread(target=_measure, args=(delivery, over), daemon=True).start()
+    threading.Thread(target=_measure, args=(delivery, monitors, over), daemon=True).start()
     try:
         yield
     finally:
         over.set()
 
 
-def _measure(delivery: Delivery, over: threading.Event) -> None:
-    with contextlib.suppress(Exception):  # a machine that does not tell; nobody depends on it
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+def _monitors() -> list[Any]:
+    """MLflow's own, without the client that its `SystemMetricsMonitor` would open.
 
-        monitor = SystemMetricsMonitor("", tracking_uri=delivery.uri)
-        step = 0
-        while not over.wait(_SYSTEM_SEC):
-            monitor.collect_metrics()
-            found = {f"system/{name}": v for name, v in monitor.aggregate_metrics().items()}
-            for one in monitor.monitors:
-                one.clear_metrics()
-            if spool.is_written(delivery.path):
-                message = {"metrics": found, "step": step, "time_ms": spool.now_ms()}
-                delivery.extra.append(message)
-            step += 1
+    That client would set up the store's tables beside the delivery's, which holds a lock for it.
+    """
+    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+    from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+    from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+
+    found = []
+    for kind in (CPUMonitor, DiskMonitor, NetworkMonitor, GPUMonitor):
+        with contextlib.suppress(Exception):  # a machine without it, or that does not tell
+            found.append(kind())
+    return found
+
+
+def _measure(delivery: Delivery, monitors: list[Any], over: threading.Event) -> None:
+    step = 0
+    while not over.wait(_SYSTEM_SEC):
+        found: dict[str, float] = {}
+        for monitor in monitors:
+            with contextlib.suppress(Exception):  # nobody depends on it
+                monitor.collect_metrics()
+                found |= {f"system/{n}": v for n, v in monitor.aggregate_metrics().items()}
+                monitor.clear_metrics()
+        if found and spool.is_written(delivery.path):
+            delivery.extra.append({"metrics": found, "step": step, "time_ms": spool.now_ms()})
+        step += 1
 
 
 # ---- by a command ----
