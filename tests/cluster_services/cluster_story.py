@@ -40,11 +40,11 @@ def checkout(cluster: Cluster) -> Path:
     return folder
 
 
-def failures(cluster: Cluster) -> str:
+def failures(cluster: Cluster, run: str = RUN) -> str:
     """Logs of the tasks that failed, for the message of an assertion."""
-    bad = [t for t in cluster.tasks("retrain", RUN) if t["state"] in ("failed", "upstream_failed")]
+    bad = [t for t in cluster.tasks("retrain", run) if t["state"] in ("failed", "upstream_failed")]
     return "\n".join(
-        f"{t['task_id']}[{t['map_index']}] {t['state']}:\n{cluster.task_log(RUN, t['task_id'])}"
+        f"{t['task_id']}[{t['map_index']}] {t['state']}:\n{cluster.task_log(run, t['task_id'])}"
         for t in bad[:3]
     )
 

@@ -1,8 +1,9 @@
 """The topology of `deploy/compose.yaml` as processes: PostgreSQL, Redis, Airflow, workers, MLflow.
 
-Same executor, broker, result store, queues and environment variables; a directory stands for the
-object store. Each worker has its own HOME, AIRFLOW_HOME, FLOWSIGHT_WORK, TMPDIR and DVC folders, as
-if on a machine of its own; the folders of the remote, the fragments and the scratch are shared.
+Same executor, broker, result store, queues and environment variables. First a directory stands for
+the object store, then an S3 server (`cluster_store`). Each worker has its own HOME, AIRFLOW_HOME,
+FLOWSIGHT_WORK, TMPDIR and DVC folders, as if on a machine of its own; the folders of the remote,
+the fragments and the scratch are shared.
 """
 
 from __future__ import annotations
@@ -53,19 +54,27 @@ class Cluster(Rest):
     """Bare git repository: workers clone from it and push to it, Airflow reads its DAGs from it."""
     extra: Mapping[str, str] = field(default_factory=dict)
     """More environment for everything."""
+    store: dict[str, str] = field(default_factory=dict)
+    """What a worker must know of an object store."""
     jwt: str = field(default_factory=lambda: secrets.token_hex(48))
     fernet: str = field(
         default_factory=lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
     )
     named: dict[str, Service] = field(default_factory=dict)
+    workers: dict[str, str] = field(default_factory=dict)
+    """Name -> queues."""
 
     def __post_init__(self) -> None:
         for name in ("postgres", "redis", "airflow", "mlflow"):
             self.ports.setdefault(name, free_port())
         for name in ("remote", "fragments", "scratch", "artifacts", "task-logs", "dvc-config"):
             (self.folder / name).mkdir(exist_ok=True)
+        self.set_remote(f"url = {self.folder / 'remote'}")
+
+    def set_remote(self, settings: str) -> None:
+        """Name the DVC remote of all workers."""
         (self.folder / "dvc-config" / "config").write_text(
-            f"['remote \"shared\"']\n    url = {self.folder / 'remote'}\n"
+            f"['remote \"shared\"']\n    {settings}\n"
             "[core]\n    remote = shared\n    analytics = false\n    check_update = false\n"
         )
 
@@ -168,6 +177,7 @@ class Cluster(Rest):
             "MLFLOW_TRACKING_PASSWORD": self.password,
             "DVC_GLOBAL_CONFIG_DIR": str(self.folder / "dvc-config"),
             "DVC_SITE_CACHE_DIR": str(home / "dvc-site"),
+            **self.store,
         }
 
     # services -------------------------------------------------------------------------------
@@ -291,6 +301,7 @@ class Cluster(Rest):
 
     def start_worker(self, name: str, queues: str) -> None:
         """A Celery worker on a machine of its own, one task at a time."""
+        self.workers[name] = queues
         command = [BIN / "airflow", "celery", "worker", "--celery-hostname", f"{name}@%h"]
         command += ["--queues", queues, "--concurrency", "1", "--skip-serve-logs"]
         self.named[name] = self.services.start(name, command, self.worker_env(name))

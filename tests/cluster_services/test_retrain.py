@@ -5,6 +5,9 @@ states run the pipeline. Meanwhile one is killed in the middle of optical flow a
 one is killed in the middle of a training, the scheduler dies, MLflow is away for a minute, and the
 run is triggered a second time. It must end green, with the bytes of `dvc repro` on one machine, and
 no stage that was published may have been computed again.
+
+A second run has the same settings, nothing goes wrong in it, and an S3 server holds what the
+workers share. It must end with the same bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +27,9 @@ from typing import Any
 
 import psutil
 import pytest
+from cluster_browser import look_at_run
 from cluster_processes import Service, Services, until
+from cluster_store import keys, move_to_s3
 from cluster_story import (
     ENDED,
     RUN,
@@ -65,6 +70,7 @@ OVERRIDES = [
     "rows.spatial.train.samples_per_epoch=8",
 ]
 CONF = {"dataset": "sample", "recipe": "smoke", "overrides": "\n".join(OVERRIDES)}
+CALM = "calm"
 MLFLOW_AWAY_SEC = 60
 
 
@@ -253,6 +259,50 @@ def test_the_new_model_goes_into_service(cluster: Cluster, story: dict[str, Any]
     assert tags["git_commit"] == git("rev-parse", f"runs/{RUN}", at=cluster.repo).strip()
 
 
+def test_a_person_sees_the_run(cluster: Cluster, story: dict[str, Any], chromium_path: str) -> None:
+    """In Airflow's pages: that it has ended well, where its results are, the graph of its stages."""
+    text, nodes = look_at_run(cluster, RUN, chromium_path)
+    assert "Success" in text and f"git checkout runs/{RUN}" in text
+    assert all(group in nodes for group in ("data", "two_stream", "report")), nodes
+
+
+# the calm run -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def calm(cluster: Cluster, story: dict[str, Any]) -> str:
+    """A run with the same settings over an S3 server; its id."""
+    num_before = len(events(cluster))
+    move_to_s3(cluster)
+    begin = time.monotonic()
+    cluster.trigger("retrain", CALM, CONF)
+    until(
+        lambda: cluster.run_state("retrain", CALM) in ENDED,
+        "the calm run to end",
+        timeout_sec=900,
+        every_sec=1,
+    )
+    num_computed = len([e for e in events(cluster)[num_before:] if e["event"] == "start"])
+    print(f"\ncalm run: {time.monotonic() - begin:.0f} s; {num_computed} commands")
+    assert cluster.run_state("retrain", CALM) == "success", failures(cluster, CALM)
+    return CALM
+
+
+def test_the_same_settings_give_the_same_bytes(cluster: Cluster, calm: str) -> None:
+    locks = [git("show", f"runs/{run}:dvc.lock", at=cluster.repo) for run in (RUN, calm)]
+    assert locks[0] == locks[1]
+    assert len(keys(cluster, f"runs/{calm}/")) >= len(pipeline.load(checkout(cluster)))
+    fetched = hashes(fetch_results(cluster, calm) / "results")
+    assert len(fetched) > 5
+    assert fetched == hashes(checkout(cluster) / "results")
+
+
+def test_a_model_that_is_known_is_not_registered_again(cluster: Cluster, calm: str) -> None:
+    path = "model-versions/search?filter=name%3D%27two_stream%27"
+    found = cluster.ask_mlflow(path)["model_versions"]
+    assert [version["version"] for version in found] == ["1"]
+
+
 def promotions(cluster: Cluster) -> list[str]:
     """States of the runs of `promote`."""
     return [run["state"] for run in cluster.runs("promote")]
@@ -265,11 +315,12 @@ def compiled_engine() -> Path:
     return found
 
 
-def fetch_results(cluster: Cluster) -> Path:
+def fetch_results(cluster: Cluster, run: str = RUN) -> Path:
     """The run's results as anybody fetches them: a clone of its branch and `dvc pull`."""
-    folder = cluster.folder / "fetched"
-    git("clone", "-q", "-b", f"runs/{RUN}", str(cluster.repo), str(folder), at=cluster.folder)
-    env = cluster.worker_env("reader")
+    folder = cluster.folder / "fetched" / run
+    folder.parent.mkdir(exist_ok=True)
+    git("clone", "-q", "-b", f"runs/{run}", str(cluster.repo), str(folder), at=cluster.folder)
+    env = cluster.worker_env(f"reader-{run}")
     pull = [BIN / "dvc", "pull", "-q", "evaluate@two_stream", "report"]
     subprocess.run(pull, cwd=folder, env=env, check=True)
     return folder
