@@ -260,7 +260,7 @@ def test_the_new_model_goes_into_service(cluster: Cluster, story: dict[str, Any]
 
 
 def test_a_person_sees_the_run(cluster: Cluster, story: dict[str, Any], chromium_path: str) -> None:
-    """In Airflow's pages: that it has ended well, where its results are, the graph of its stages."""
+    """In Airflow's pages: that it ended well, where its results are, the graph of its stages."""
     text, nodes = look_at_run(cluster, RUN, chromium_path)
     assert "Success" in text and f"git checkout runs/{RUN}" in text
     assert all(group in nodes for group in ("data", "two_stream", "report")), nodes

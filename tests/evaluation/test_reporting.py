@@ -14,7 +14,7 @@ import pytest
 
 from flowsight import evaluation, reporting
 from flowsight.config import FusionParams
-from flowsight.reporting import charts, formats
+from flowsight.reporting import charts, formats, schedules
 from flowsight.reporting.charts import Line
 
 World = SimpleNamespace
@@ -128,6 +128,41 @@ def test_a_study_shows_the_headline_against_its_controls(
     assert re.findall(r'<th scope="row">(.*?)</th>', table) == [
         "Control, shuffled maps", "Attention to spatial only"]  # fmt: skip
     assert '<div class="what">Fused, with attention</div>' in page, "not the last one"
+
+
+def test_both_schedules_are_drawn_over_all_epochs(world_template: World, tmp_path: Path) -> None:
+    """Phase 2 goes on where phase 1 ended; nothing is drawn where only one way was gone."""
+    params = world_template.params
+    history = world_template.root / "history"
+    assert schedules.content(history, params, "two_stream") == []
+
+    pair = {"spatial": "temporal", "temporal": "spatial"}
+    turns = {
+        f"{own}_turns": dataclasses.replace(params.rows[own], maps=f"{other}_turns")
+        for own, other in pair.items()
+    }
+    params = dataclasses.replace(
+        params,
+        rows=params.rows | turns,
+        evaluate=dataclasses.replace(params.evaluate, headline="attention"),
+    )
+    both = tmp_path / "history"
+    shutil.copytree(history, both)
+    for own in pair:
+        for split in params.splits.ids:
+            shutil.copy(both / f"{own}-{split}.csv", both / f"{own}_turns-{split}.csv")
+    cards = schedules.content(both, params, "two_stream")
+    assert [card["stream"] for card in cards] == ["spatial", "temporal"]
+    num = {
+        row: int(pd.read_csv(both / f"{row}-{params.splits.ids[0]}.csv")["epoch"].max())
+        for row in ("spatial", "spatial_attended", "spatial_turns")
+    }
+    for chart in cards[0]["charts"]:
+        phased, turned = re.findall(r'<polyline class="l spatial( turns)?" points="(.*?)"', chart)
+        assert (phased[0], turned[0]) == ("", " turns")
+        assert len(phased[1].split()) == num["spatial"] + num["spatial_attended"]
+        assert len(turned[1].split()) == num["spatial_turns"]
+        assert phased[1].split()[: num["spatial"]] == turned[1].split(), "the same epochs"
 
 
 def test_a_system_without_results_is_not_shown(world_template: World, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from flowsight.evaluation import map_rows, system_fusions
 from flowsight.evaluation.predictions import read_classes, read_table, records
 from flowsight.evaluation.scoring import STREAMS
 from flowsight.metrics import classification
-from flowsight.reporting import formats
+from flowsight.reporting import formats, schedules
 from flowsight.reporting.charts import Line, confusion_chart, line_chart
 from flowsight.rows import RowParams
 
@@ -67,6 +67,7 @@ def content(results: Path, history: Path, manifest: Path, params: Params) -> dic
         "overlays": _overlays(results),
         "confusions": _confusions(results, names, classes),
         "curves": _curves(history, params),
+        "schedules": schedules.content(history, params, SYSTEM),
     }
 
 
