@@ -65,6 +65,26 @@ def test_every_stage_says_what_it_needs() -> None:
         assert set(stage.meta) == wanted, stage.name
 
 
+def test_a_group_without_instances_is_known_by_its_places(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("data: {name: toy}\nsome: {a: {x: 1}}\nnone: {}\n")
+    (tmp_path / "dvc.yaml").write_text(
+        "stages:\n"
+        "  used:\n    foreach: ${some}\n    do: {cmd: 'x', outs: ['o/${key}']}\n"
+        "  empty:\n    foreach: ${none}\n    do:\n      cmd: y ${item.x}\n"
+        "      deps:\n        - src/${item.x}.py\n        - in/${data.name}/${ key }/a\n"
+        "        - ${data.name}.csv\n        - ${key}\n"
+        "      outs: ['out/${data.name}/${key}': {cache: false}]\n"
+        "      metrics: [m.json]\n"
+        "      meta: {group: '${item.x}', queue: gpu}\n"
+    )
+    found = pipeline.unused_groups(tmp_path)
+    assert list(found) == ["empty"]
+    assert found["empty"].deps == ("src", "in/toy", "toy.csv", "")
+    assert found["empty"].outs == ("out/toy", "m.json")
+    assert found["empty"].meta == {"queue": "gpu"}
+    assert found["empty"].from_params
+
+
 def test_reading_loads_nothing_heavy() -> None:
     code = (
         "import sys; from flowsight import pipeline; pipeline.load();"

@@ -42,7 +42,8 @@ class Node:
     name: str
     """`frames`, or `validate@manifest`."""
     stages: tuple[str, ...]
-    """Its instances with the parameters as they are now; a mapped node may get others."""
+    """Its instances with the parameters as they are now; a mapped node may get others, or have none
+    now."""
     mapped: bool
     upstream: tuple[str, ...]
     """Nodes right before it, by name."""
@@ -64,19 +65,26 @@ def load(root: Path | str = ".") -> dict[str, Node]:
         InputError: a file is missing, the nodes form a cycle, or instances of one node ask for
             different queues.
     """
-    return build(pipeline.load(root))
+    return build(pipeline.load(root), pipeline.unused_groups(root))
 
 
-def build(stages: Mapping[str, Stage]) -> dict[str, Node]:
+def build(
+    stages: Mapping[str, Stage], unused: Mapping[str, Stage] | None = None
+) -> dict[str, Node]:
     """Nodes of the given stages, each after the ones it needs.
+
+    Args:
+        stages: those that there are now.
+        unused: groups that another run may have instances of (`pipeline.unused_groups`).
 
     Raises:
         InputError: as for `load`.
     """
+    unused = unused or {}
     members: dict[str, list[Stage]] = {}
-    for stage in stages.values():
+    for stage in (*stages.values(), *unused.values()):
         members.setdefault(_node_of(stage), []).append(stage)
-    before = _edges(stages)
+    before = _edges({**stages, **unused})
     try:
         order = list(TopologicalSorter(before).static_order())
     except CycleError as error:
@@ -86,6 +94,9 @@ def build(stages: Mapping[str, Stage]) -> dict[str, Node]:
         ) from None
     direct = _without_detours(order, before)
     found = {name: _node(name, members[name], sorted(direct[name])) for name in order}
+    for name in unused:
+        section = found[name].section or SEVERAL_SYSTEMS  # an instance would say whose it is
+        found[name] = replace(found[name], stages=(), section=section)
     return _in_sections(found)
 
 

@@ -22,6 +22,7 @@ from typing import Any
 from flowsight.errors import InputError
 
 _REFERENCE = re.compile(r"\$\{([^}]+)\}")
+_WRITTEN = ("outs", "metrics", "plots")
 
 
 @dataclass(frozen=True)
@@ -64,18 +65,50 @@ def load(root: Path | str = ".") -> dict[str, Stage]:
     Raises:
         InputError: a file is missing or a reference names nothing.
     """
+    declared, params = _read(root)
+    stages: dict[str, Stage] = {}
+    for group, entry in declared.items():
+        for stage in _expand(group, entry, params):
+            stages[stage.name] = stage
+    return stages
+
+
+def _read(root: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The groups of `dvc.yaml`, and `params.yaml`."""
     root = Path(root)
     for name in ("dvc.yaml", "params.yaml"):
         if not (root / name).is_file():
             raise InputError(
                 f"expected a flowsight repository in {root.resolve()}, found no {name}"
             )
-    declared, params = read_yaml(root / "dvc.yaml")["stages"], read_yaml(root / "params.yaml")
-    stages: dict[str, Stage] = {}
+    return read_yaml(root / "dvc.yaml")["stages"], read_yaml(root / "params.yaml")
+
+
+def unused_groups(root: Path | str = ".") -> dict[str, Stage]:
+    """The groups that these parameters give no instance, each as one stage under the group's name.
+
+    What an instance decides is unknown, so its paths end before it: `checkpoints/${key}` is
+    `checkpoints`, which overlaps with whatever an instance of other parameters would write.
+    """
+    declared, params = _read(root)
+    found = {}
     for group, entry in declared.items():
-        for stage in _expand(group, entry, params):
-            stages[stage.name] = stage
-    return stages
+        if next(_expand(group, entry, params), None) is None:
+            places = {
+                kind: [_known_part(_path(place), params) for place in entry["do"].get(kind, [])]
+                for kind in ("deps", *_WRITTEN)
+            }
+            meta = {k: v for k, v in entry["do"].get("meta", {}).items() if "${" not in str(v)}
+            known = {**places, "cmd": "", "meta": meta, "desc": entry["do"].get("desc", "")}
+            found[group] = replace(_stage(group, None, known, params), from_params=True)
+    return found
+
+
+def _known_part(path: str, params: Mapping[str, Any]) -> str:
+    """A path up to the first folder or file that an instance names."""
+    beginning, *instance = re.split(r"\$\{\s*(?:item|key)\b", path, maxsplit=1)
+    known = str(_resolve(beginning, params))
+    return known.rpartition("/")[0] if instance else known
 
 
 def _expand(group: str, entry: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[Stage]:
@@ -97,19 +130,23 @@ def _stage(
     group: str, key: str | None, entry: Mapping[str, Any], context: Mapping[str, Any]
 ) -> Stage:
     entry = _resolve(entry, context)
-    written = [*entry.get("outs", []), *entry.get("metrics", []), *entry.get("plots", [])]
+    written = [place for kind in _WRITTEN for place in entry.get(kind, [])]
     return Stage(
         name=group if key is None else f"{group}@{key}",
         group=group,
         key=key,
         cmd=entry["cmd"],
         deps=tuple(entry.get("deps", [])),
-        # an output with options is written `path: {options}`
-        outs=tuple(next(iter(out)) if isinstance(out, Mapping) else out for out in written),
+        outs=tuple(_path(out) for out in written),
         params=tuple(entry.get("params", [])),
         meta=entry.get("meta", {}),
         desc=entry.get("desc", ""),
     )
+
+
+def _path(out: Any) -> str:
+    """An output with options is written `path: {options}`."""
+    return next(iter(out)) if isinstance(out, Mapping) else out
 
 
 def _resolve(value: Any, context: Mapping[str, Any]) -> Any:
