@@ -26,7 +26,7 @@ test-fast: setup
 	@pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: setup
-	@pytest -m "slow and not services and not workers"
+	@pytest -m "slow and not services and not workers" -n 2 --dist loadfile
 
 test-workers: setup  ## stages on several workers, and a whole cluster with faults (PostgreSQL, Redis)
 	@pytest -m workers -n 2 --dist loadfile tests/cluster_services tests/cluster

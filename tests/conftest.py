@@ -25,8 +25,11 @@ os.environ.setdefault("FLOWSIGHT_TRACKING", "off")
 # and for each other's leases more than they compute, so two run side by side.
 WORKERS = ("cluster", "cluster_services")
 # What `make test` leaves out (`make test-services`), for its minutes: whole servers of MLflow and
-# Airflow, whose parts other tests cover.
-SERVICES = ("registry", "serving/test_server", "serving/test_finished_run", "dags/test_stack")
+# Airflow, whose parts other tests cover, and a cluster that runs all of the sample.
+SERVICES = (
+    *("registry", "serving/test_server", "serving/test_finished_run", "dags/test_stack"),
+    "cluster_services/test_whole_sample",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from cluster_topology import BIN, Cluster
 
 from flowsight import pipeline
 
+ROOT = Path(__file__).resolve().parents[2]
 RUN = "faults"
 ENDED = ("success", "failed")
 
@@ -30,6 +31,32 @@ def git(*arguments: str, at: Path) -> str:
         ["git", *who, *arguments], cwd=at, check=True, capture_output=True, text=True
     )
     return done.stdout
+
+
+def bare_repository(folder: Path, params: Mapping[str, str]) -> Path:
+    """What git would take of this tree, less tests and results, as one commit on `main`.
+
+    Args:
+        folder: the repository is `flowsight.git` in it.
+        params: text in `params.yaml` -> what stands there instead.
+    """
+    seed = folder / "seed"
+    for name in git("ls-files", "--cached", "--others", "--exclude-standard", at=ROOT).splitlines():
+        kept = name != "dvc.lock" and not name.startswith(("tests/", "docs/"))
+        if kept and (ROOT / name).is_file():
+            (seed / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, seed / name)
+    text = (seed / "params.yaml").read_text()
+    for old, new in params.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    (seed / "params.yaml").write_text(text)
+    git("init", "-q", "-b", "main", at=seed)
+    git("add", "-A", at=seed)
+    git("commit", "-qm", "everything", at=seed)
+    git("clone", "-q", "--bare", str(seed), str(folder / "flowsight.git"), at=folder)
+    shutil.rmtree(seed)
+    return folder / "flowsight.git"
 
 
 def checkout(cluster: Cluster) -> Path:

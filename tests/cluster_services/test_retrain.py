@@ -34,6 +34,7 @@ from cluster_story import (
     ENDED,
     RUN,
     Visible,
+    bare_repository,
     catch_in_the_middle,
     checkout,
     events,
@@ -56,7 +57,6 @@ pytestmark = [
     pytest.mark.timeout(2400),
 ]
 
-ROOT = Path(__file__).resolve().parents[2]
 # 24 small clips in two shards; the three broken files are a larger share of so few. TV-L1 and three
 # long epochs leave time to be killed in
 OVERRIDES = [
@@ -74,26 +74,7 @@ CALM = "calm"
 MLFLOW_AWAY_SEC = 60
 
 
-# the repository and the cluster -------------------------------------------------------------------
-
-
-def bare_repository(folder: Path) -> Path:
-    """What git would take of this tree, less tests and results, as one commit on `main`."""
-    seed = folder / "seed"
-    for name in git("ls-files", "--cached", "--others", "--exclude-standard", at=ROOT).splitlines():
-        kept = name != "dvc.lock" and not name.startswith(("tests/", "docs/"))
-        if kept and (ROOT / name).is_file():
-            (seed / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, seed / name)
-    # a model of three short epochs is no good; here the gate shall let it in
-    params = (seed / "params.yaml").read_text()
-    (seed / "params.yaml").write_text(params.replace("min_accuracy: 0.5", "min_accuracy: 0.0"))
-    git("init", "-q", "-b", "main", at=seed)
-    git("add", "-A", at=seed)
-    git("commit", "-qm", "everything", at=seed)
-    git("clone", "-q", "--bare", str(seed), str(folder / "flowsight.git"), at=folder)
-    shutil.rmtree(seed)
-    return folder / "flowsight.git"
+# the cluster --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +86,9 @@ def cluster(services: Services) -> Cluster:
         "FLOWSIGHT_TEST_COUNT": str(folder / "count.jsonl"),
     }
     (folder / "count.jsonl").touch()
-    cluster = Cluster(services=services, folder=folder, repo=bare_repository(folder), extra=extra)
+    # a model of three short epochs is no good; here the gate shall let it in
+    repo = bare_repository(folder, {"min_accuracy: 0.5": "min_accuracy: 0.0"})
+    cluster = Cluster(services=services, folder=folder, repo=repo, extra=extra)
     cluster.start_all({"one": "default,cpu,gpu", "two": "default,cpu,gpu"})
     for dag in ("retrain", "promote"):
         until(lambda dag=dag: cluster.unpause(dag), f"{dag} to be parsed", timeout_sec=300)
