@@ -6,7 +6,8 @@ umask 077
 python - <<'PY'
 import json, os
 path = os.environ["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"]
-users = {"admin": os.environ["ADMIN_PASSWORD"], "viewer": os.environ["VIEWER_PASSWORD"]}
+names = ("admin", "viewer", "flowsight")
+users = {name: os.environ[f"{name.upper()}_PASSWORD"] for name in names}
 with open(path, "w") as file:
     json.dump(users, file)
 PY

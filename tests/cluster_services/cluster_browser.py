@@ -25,6 +25,7 @@ def look_at_run(cluster: Cluster, run: str, chromium_path: str) -> tuple[str, st
         page.wait_for_selector("text=Dags", timeout=60_000)
         page.goto(f"{airflow}/dags/retrain/runs/{run}")
         page.wait_for_selector("text=publish", timeout=60_000)
+        page.wait_for_selector("text=git checkout", timeout=60_000)  # the note, loaded by itself
         text = page.inner_text("body")
         page.get_by_label("Show Graph").first.click()
         page.wait_for_selector(".react-flow__node", timeout=60_000)

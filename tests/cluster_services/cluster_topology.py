@@ -117,7 +117,7 @@ class Cluster(Rest):
             "CORE__LOAD_EXAMPLES": False,
             "CORE__FERNET_KEY": self.fernet,
             "CORE__PARALLELISM": 8,
-            "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,viewer:viewer",
+            "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,viewer:viewer,flowsight:user",
             "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": self.folder / "passwords.json",
             "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
             "DATABASE__SQL_ALCHEMY_CONN": self.database("airflow"),
@@ -166,6 +166,8 @@ class Cluster(Rest):
         home = self.folder / "homes" / name
         return {
             **self.airflow_env(name),
+            "AIRFLOW_CONN_FLOWSIGHT_AIRFLOW": f"http://flowsight:{self.password}@127.0.0.1:"
+            f"{self.ports['airflow']}",
             "FLOWSIGHT_REPO": str(self.repo),
             "FLOWSIGHT_RUNS": str(self.folder / "fragments"),
             "FLOWSIGHT_SCRATCH": str(self.folder / "scratch"),
@@ -192,7 +194,8 @@ class Cluster(Rest):
             "FLOWSIGHT_RETRY_DELAY_SEC": "1",
             "FLOWSIGHT_RETRAIN_SCHEDULE": "off",
         }
-        accounts = {"ADMIN_PASSWORD": self.password, "VIEWER_PASSWORD": self.password}
+        users = ("ADMIN", "VIEWER", "FLOWSIGHT")
+        accounts = {f"{user}_PASSWORD": self.password for user in users}
         slots = {"GPU_SLOTS": "2", "CPU_SLOTS": "2"}  # each worker takes either kind
         self.run_script("airflow-init.sh", {**env, **accounts, **slots})
         for name in ("api-server", "scheduler", "dag-processor"):
