@@ -77,8 +77,10 @@ def test_a_group_without_instances_is_known_by_its_places(tmp_path: Path) -> Non
         "      metrics: [m.json]\n"
         "      meta: {group: '${item.x}', queue: gpu}\n"
     )
-    found = pipeline.unused_groups(tmp_path)
-    assert list(found) == ["empty"]
+    assert list(pipeline.load(tmp_path)) == ["used@a"]
+    found = pipeline.load(tmp_path, unused=True)
+    assert list(found) == ["used@a", "empty"]
+    assert found["empty"].unused and not found["used@a"].unused
     assert found["empty"].deps == ("src", "in/toy", "toy.csv", "")
     assert found["empty"].outs == ("out/toy", "m.json")
     assert found["empty"].meta == {"queue": "gpu"}

@@ -46,6 +46,8 @@ class Stage:
     desc: str = ""
     from_params: bool = False
     """Whether parameters say which instances there are (`foreach: ${...}`)."""
+    unused: bool = False
+    """Whether it stands for a group that the parameters give no instance."""
 
 
 def read_yaml(path: Path) -> Any:
@@ -59,49 +61,43 @@ def read_yaml(path: Path) -> Any:
         return YAML(typ="safe", pure=True).load(text)
 
 
-def load(root: Path | str = ".") -> dict[str, Stage]:
+def load(root: Path | str = ".", *, unused: bool = False) -> dict[str, Stage]:
     """Every stage of `<root>/dvc.yaml`, in the file's order.
+
+    Args:
+        root: folder of `dvc.yaml` and `params.yaml`.
+        unused: also the groups that these parameters give no instance, each as one stage under
+            the group's name. What an instance decides is unknown, so its paths end before it:
+            `checkpoints/${key}` is `checkpoints`, which overlaps with whatever an instance of
+            other parameters would write.
 
     Raises:
         InputError: a file is missing or a reference names nothing.
     """
-    declared, params = _read(root)
-    stages: dict[str, Stage] = {}
-    for group, entry in declared.items():
-        for stage in _expand(group, entry, params):
-            stages[stage.name] = stage
-    return stages
-
-
-def _read(root: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The groups of `dvc.yaml`, and `params.yaml`."""
     root = Path(root)
     for name in ("dvc.yaml", "params.yaml"):
         if not (root / name).is_file():
             raise InputError(
                 f"expected a flowsight repository in {root.resolve()}, found no {name}"
             )
-    return read_yaml(root / "dvc.yaml")["stages"], read_yaml(root / "params.yaml")
-
-
-def unused_groups(root: Path | str = ".") -> dict[str, Stage]:
-    """The groups that these parameters give no instance, each as one stage under the group's name.
-
-    What an instance decides is unknown, so its paths end before it: `checkpoints/${key}` is
-    `checkpoints`, which overlaps with whatever an instance of other parameters would write.
-    """
-    declared, params = _read(root)
-    found = {}
+    declared, params = read_yaml(root / "dvc.yaml")["stages"], read_yaml(root / "params.yaml")
+    stages: dict[str, Stage] = {}
     for group, entry in declared.items():
-        if next(_expand(group, entry, params), None) is None:
-            places = {
-                kind: [_known_part(_path(place), params) for place in entry["do"].get(kind, [])]
-                for kind in ("deps", *_WRITTEN)
-            }
-            meta = {k: v for k, v in entry["do"].get("meta", {}).items() if "${" not in str(v)}
-            known = {**places, "cmd": "", "meta": meta, "desc": entry["do"].get("desc", "")}
-            found[group] = replace(_stage(group, None, known, params), from_params=True)
-    return found
+        found = {stage.name: stage for stage in _expand(group, entry, params)}
+        if unused and not found:
+            found = {group: _unused(group, entry["do"], params)}
+        stages |= found
+    return stages
+
+
+def _unused(group: str, entry: Mapping[str, Any], params: Mapping[str, Any]) -> Stage:
+    places = {
+        kind: [_known_part(_path(place), params) for place in entry.get(kind, [])]
+        for kind in ("deps", *_WRITTEN)
+    }
+    meta = {k: v for k, v in entry.get("meta", {}).items() if "${" not in str(v)}
+    known = {**places, "cmd": "", "meta": meta, "desc": entry.get("desc", "")}
+    return replace(_stage(group, None, known, params), from_params=True, unused=True)
 
 
 def _known_part(path: str, params: Mapping[str, Any]) -> str:
