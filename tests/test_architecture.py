@@ -17,7 +17,7 @@ from flowsight import composing, pipeline
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src"
 PACKAGE = SOURCE / "flowsight"
-STUDIES = ("none", "schedules")  # together they have an instance of every stage
+STUDIES = ("none", "schedules", "layers", "learnt")  # together they have an instance of every stage
 
 
 def composed(study: str) -> dict[str, pipeline.Stage]:

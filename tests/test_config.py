@@ -123,6 +123,9 @@ def test_a_bad_override_leaves_the_old_parameters(tmp_path: Path, override: str)
         ("map_values", 8, ["map_05", "map_10"]),
         ("stack_lengths", 6, ["m5", "m10"]),
         ("schedules", 6, ["turns"]),
+        ("layers", 16, ["block1", "block2", "blocks"]),
+        ("key_frames", 8, ["key_frames"]),
+        ("learnt", 8, ["learnt"]),
         ("[controls,baselines]", 12, ["constant", "shuffled", "to_spatial", "to_temporal",
                                       "baseline", "tsn"]),
     ],
@@ -132,8 +135,8 @@ def test_every_study_composes(tmp_path: Path, study: str, rows: int, fusions: li
     params = composing.compose([f"study={study}", "recipe=small"], root=tmp_path)
     assert len([row for row in params.rows.values() if row.system == "two_stream"]) == rows
     assert list(params.evaluate.fusions) == ["two_stream", "attention", *fusions]
-    groups = [params.instances[name] for name in ("train", "train_attended", "alternate")]
-    items = [item for group in groups for item in group.values()]
+    stages = ("train", "train_attended", "alternate", "explain", "learn_attention")
+    items = [item for name in stages for item in params.instances[name].values()]
     trained = {f"{row}-1" for item in items for row in (item["row"], item.get("other_row")) if row}
     assert trained == {f"{row}-1" for row in params.rows}
 
@@ -174,3 +177,59 @@ def test_an_unknown_study_is_named(tmp_path: Path) -> None:
     (tmp_path / "conf").symlink_to(ROOT / "conf")
     with pytest.raises(InputError, match="study = baselines, controls"):
         composing.compose(["study=wishes"], root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "names"),
+    [
+        ("inception_v3", ["Mixed_7a", "Mixed_7b", "Mixed_7c"]),
+        ("squeezenet1_0", ["features.9", "features.10", "features.12"]),
+    ],
+)
+def test_layers_are_those_of_the_network(tmp_path: Path, backbone: str, names: list[str]) -> None:
+    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    params = composing.compose(["study=layers", f"rows.spatial.network.backbone={backbone}",
+                                "recipe=paper"], root=tmp_path)  # fmt: skip
+    for stream in ("spatial", "temporal"):
+        for row, layers in (("block1", names[:1]), ("block2", names[1:2]), ("blocks", names)):
+            found = params.rows[f"{stream}_{row}"]
+            assert list(found.network.target_layers) == layers
+            assert found.explains is not None and found.explains.row == stream
+    # maps of other layers, of the networks that there are: nothing but phase 2 is trained for them
+    assert set(params.instances["train"]) == {
+        f"{stream}-{split}" for stream in ("spatial", "temporal") for split in params.splits.ids
+    }
+    first = params.splits.ids[0]
+    assert params.instances["explain"][f"spatial_block1-{first}"]["of"] == f"spatial-{first}"
+    assert f"spatial_block1-{first}" not in params.instances["attention"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("explains:{row:nobody}", "explains.row names no row: 'nobody'"),
+        ("explains:{row:spatial_attended}", "explains.row must name a phase-1 row"),
+        ("explains:{row:temporal}", "must be as rows.temporal"),
+        ("explains:{row:spatial},network:{dropout:0.9}", "must be as rows.spatial"),
+        ("explains:{row:spatial},maps:temporal", "init and maps must be null"),
+        ("explains:{row:spatial,key_every:0}", "key_every must be at least 1"),
+        ("explains:{row:spatial,through:spatial}", "must name a row of the other stream"),
+        ("explains:{row:spatial,through:temporal,key_every:2}", "no key frames"),
+        ("explains:{row:spatial,layer:x}", "unknown parameter .*explains.layer"),
+    ],
+)
+def test_explaining_rows_that_cannot_be(tmp_path: Path, override: str, message: str) -> None:
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    study = f"# @package _global_\nrows:\n  other: ${{variant:spatial,{{{override}}}}}\n"
+    (tmp_path / "conf" / "study" / "wrong.yaml").write_text(study)
+    with pytest.raises(InputError, match=message) as refused:
+        composing.compose(["study=wrong"], root=tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_row_without_a_network_scores_no_clip(tmp_path: Path) -> None:
+    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    with pytest.raises(InputError, match="spatial_keys only makes maps"):
+        composing.compose(
+            ["study=key_frames", "evaluate.fusions.key_frames.spatial=spatial_keys"], root=tmp_path
+        )

@@ -11,16 +11,20 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from flowsight.models.blocks import last_blocks
+
 
 def instances(rows: DictConfig, split_ids: ListConfig) -> DictConfig:
     """The stage instances of every row and split.
 
     Returns:
-        `train` and `attention` (phase 1), `train_attended` (phase 2), `alternate` (two rows in
-        turn, under the name of the one that sees frames), `predict_attended` and `evaluate`; keys
-        are `<row>-<split_id>`, values what `dvc.yaml` interpolates.
+        `train` and `attention` (phase 1), `explain` and `learn_attention` (rows that make other
+        maps of a phase-1 network), `train_attended` (phase 2), `alternate` (two rows in turn,
+        under the name of the one that sees frames), `predict_attended` and `evaluate`; keys are
+        `<row>-<split_id>`, values what `dvc.yaml` interpolates.
     """
-    groups = ("train", "attention", "train_attended", "alternate", "predict_attended", "evaluate")
+    groups = ("train", "attention", "explain", "learn_attention", "train_attended", "alternate",
+              "predict_attended", "evaluate")  # fmt: skip
     found: dict[str, Any] = {group: {} for group in groups}
     in_turn = {name for name, row in rows.items() if row.maps and rows[row.maps].maps == name}
     explained = {row.maps for row in rows.values() if row.maps is not None} - in_turn
@@ -28,6 +32,9 @@ def instances(rows: DictConfig, split_ids: ListConfig) -> DictConfig:
         found["evaluate"][row.system] = {"system": row.system}
         for split_id in split_ids:
             key, item = f"{name}-{split_id}", _item(name, row, str(split_id))
+            if row.get("explains"):
+                _add_explaining(found, key, item, row, rows)
+                continue
             if row.maps is None:
                 found["train"][key] = item
             else:
@@ -42,6 +49,19 @@ def instances(rows: DictConfig, split_ids: ListConfig) -> DictConfig:
             if name in explained:
                 found["attention"][key] = item
     return OmegaConf.create(found)
+
+
+def _add_explaining(
+    found: dict[str, Any], key: str, item: dict[str, str], row: DictConfig, rows: DictConfig
+) -> None:
+    """A row without a network of its own: it reads the checkpoint of the row it explains."""
+    item = {**item, "explains": row.explains.row, "of": f"{row.explains.row}-{item['split']}"}
+    through = row.explains.get("through")
+    if through is None:
+        found["explain"][key] = item
+        return
+    other = {f"through_{k}": v for k, v in _item(through, rows[through], item["split"]).items()}
+    found["learn_attention"][key] = {**item, **other, "through": f"{through}-{item['split']}"}
 
 
 def _item(name: str, row: DictConfig, split_id: str) -> dict[str, str]:
@@ -77,5 +97,8 @@ def variant(base: str, changes: DictConfig, *, _root_: DictConfig) -> DictConfig
     return merged
 
 
+OmegaConf.register_new_resolver(
+    "blocks", lambda backbone, places: last_blocks(backbone, list(places)), replace=True
+)
 OmegaConf.register_new_resolver("variant", variant, replace=True)
 OmegaConf.register_new_resolver("instances", instances, replace=True)

@@ -7,7 +7,7 @@ there and here, not in the composed file. Stage scripts call `load()` and hand p
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +259,10 @@ class Params:
         for method, fusion in self.evaluate.fusions.items():
             for row in (fusion.spatial, fusion.temporal):
                 check(row in self.rows, f"evaluate.fusions.{method} names no row: {row!r}")
+                scored = self.rows[row].explains is None
+                check(
+                    scored, f"evaluate.fusions.{method}: {row} only makes maps, it scores no clip"
+                )
 
     def row(self, name: str) -> RowParams:
         """One row by name.
@@ -276,7 +280,10 @@ def _check_rows(rows: dict[str, RowParams]) -> None:
         for key in ("init", "maps"):
             other = getattr(row, key)
             check(other is None or other in rows, f"rows.{name}.{key} names no row: {other!r}")
+        if row.explains is not None:
+            _check_explains(name, row, rows)
         if row.init is not None:
+            check(rows[row.init].explains is None, f"rows.{name}.init: {row.init} trains nothing")
             same = rows[row.init].network.backbone == row.network.backbone
             check(same, f"rows.{name}.init has another backbone than rows.{row.init}")
         if row.maps is not None:
@@ -295,6 +302,31 @@ def _check_rows(rows: dict[str, RowParams]) -> None:
                 not in_turn or row.map_control is None,
                 f"rows.{name}: no map_control where two rows are trained in turn",
             )
+
+
+def _check_explains(name: str, row: RowParams, rows: dict[str, RowParams]) -> None:
+    assert row.explains is not None
+    for key in ("row", "through"):
+        other = getattr(row.explains, key)
+        if other is None:
+            continue
+        check(other in rows, f"rows.{name}.explains.{key} names no row: {other!r}")
+        named = rows[other]
+        phase1 = named.init is None and named.maps is None and named.explains is None
+        check(phase1, f"rows.{name}.explains.{key} must name a phase-1 row, got {other}")
+    explained = rows[row.explains.row]
+    network = replace(row.network, target_layers=explained.network.target_layers)
+    same = (network, row.input) == (explained.network, explained.input)
+    check(
+        same and (row.system, row.model) == (explained.system, explained.model),
+        f"rows.{name} must be as rows.{row.explains.row}, whose network it explains, but for "
+        f"network.target_layers",
+    )
+    if row.explains.through is not None:
+        through = rows[row.explains.through]
+        other_stream = through.input.modality != row.input.modality
+        check(other_stream, f"rows.{name}.explains.through must name a row of the other stream")
+        check(row.explains.key_every == 1, f"rows.{name}: no key frames where maps are learnt")
 
 
 def load(path: Path | str = "params.yaml") -> Params:

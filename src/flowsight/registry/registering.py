@@ -78,8 +78,9 @@ def _check_system(system: str, params: Params) -> None:
 def _reads(system: str, params: Params) -> list[str]:
     """Outputs that a registration reads."""
     data = params.dataset.name
-    names = [name for name, row in params.rows.items() if row.system == system]
-    maps = {row.maps for row in params.rows.values() if row.system == system and row.maps}
+    own = {name: row for name, row in params.rows.items() if row.system == system}
+    names = [name for name, row in own.items() if row.explains is None]
+    maps = {row.maps for row in own.values() if row.maps}
     names += [f"attention-{name}" for name in params.rows if name in maps]
     return [
         *(f"checkpoints/{data}/{name}-{split}" for name in names for split in params.splits.ids),

@@ -12,7 +12,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from flowsight.config import Params
-from flowsight.evaluation import map_rows, system_fusions
+from flowsight.evaluation import shown_maps, system_fusions
+from flowsight.evaluation.localization import Shown
 from flowsight.evaluation.predictions import read_classes, read_table, records
 from flowsight.evaluation.scoring import STREAMS
 from flowsight.metrics import classification
@@ -161,18 +162,56 @@ def _paper(results: Path) -> dict[str, Any]:
 
 def _localization(results: Path, metrics: Mapping[str, float], params: Params) -> dict[str, Any]:
     table = read_table(results / "localization.csv", ("row", "subset", "pointing_game", "chance"))
+    scored = shown_maps(system_fusions(SYSTEM, params), params)
     maps = []
-    for row in map_rows(system_fusions(SYSTEM, params), params):
+    for row, shown in scored.items():
         key = f"localization/{row}"
         if f"{key}/chance" not in metrics:
             continue
         measures = [(t, hint, metrics[f"{key}/{name}"]) for name, t, hint in _MEASURES]
         maps.append({"row": row, "measures": measures, "chance": metrics[f"{key}/chance"],
-                     "stream": _stream(row, params)})  # fmt: skip
+                     "stream": _stream(shown.row, params), "how": _how(row, shown, params),
+                     "tile": row in _headline_maps(params)})  # fmt: skip
     columns = ["num_clips", *(name for name, _, _ in _MEASURES), "chance"]
     grouped = table.groupby(["row", "subset"], as_index=False, sort=False)[columns]
     means = grouped.mean() if len(table) else table
-    return {"maps": maps, "rows": records(means)}
+    rows = [row | {"source": _source(row, scored, params)} for row in records(means)]
+    return {"maps": maps, "rows": rows}
+
+
+def _source(scores: dict[str, Any], shown: Mapping[str, Shown], params: Params) -> str:
+    """What made the maps of a subset."""
+    maps = shown[scores["row"]]
+    explains = params.row(maps.row).explains
+    if maps.control == "constant":
+        return "no network"
+    learnt = explains is not None and explains.through is not None
+    if scores["subset"] == "train" and not learnt:
+        return "Grad-CAM, label known"
+    return "attention network"
+
+
+def _headline_maps(params: Params) -> list[str | None]:
+    """Rows whose maps the fusion sees that the page is about."""
+    fusions = system_fusions(SYSTEM, params)
+    best = fusions.get(params.evaluate.headline or "", list(fusions.values())[-1])
+    return [params.row(row).maps for row in (best.spatial, best.temporal)]
+
+
+def _how(name: str, shown: Shown, params: Params) -> str:
+    """Where maps come from, in a few words."""
+    if shown.control is not None:
+        what = "the constant" if shown.control == "constant" else f"{shown.row}'s, of other clips"
+        return f"{what}, as {name} sees them"
+    row = params.row(shown.row)
+    layers = " + ".join(row.network.target_layers)
+    explains = row.explains
+    if explains is None:
+        return f"Grad-CAM of {layers}"
+    if explains.through is not None:
+        return f"{explains.row}'s {layers}, learnt through {explains.through}'s loss"
+    every = f", every {explains.key_every} frames" if explains.key_every > 1 else ""
+    return f"Grad-CAM of {explains.row}'s {layers}{every}"
 
 
 def _stream(row: str, params: Params) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flowsight.config import FusionParams, Params
 from flowsight.errors import InputError
+from flowsight.rows import RowParams
 from flowsight.serving import origin
 from flowsight.serving.origin import Weight
 
@@ -17,6 +18,8 @@ STREAMS = ("spatial", "temporal")
 def served_fusion(params: Params, system: str) -> tuple[str, FusionParams]:
     """The fusion that is served: the system's last one whose rows use the other stream's maps.
 
+    Controls are passed over, and rows that see other maps than phase 1's (`explains`).
+
     Raises:
         InputError: there is none.
     """
@@ -24,13 +27,19 @@ def served_fusion(params: Params, system: str) -> tuple[str, FusionParams]:
         (name, pair)
         for name, pair in params.evaluate.fusions.items()
         for rows in [(params.row(pair.spatial), params.row(pair.temporal))]
-        if all(row.system == system and row.maps is not None for row in rows)
+        if all(row.system == system and _is_attended(row, params) for row in rows)
     ]
     if not found:
         raise InputError(
             f"expected a fusion of two rows of {system} with `maps` in evaluate.fusions, got none"
         )
     return found[-1]
+
+
+def _is_attended(row: RowParams, params: Params) -> bool:
+    if row.maps is None or row.map_control is not None:
+        return False
+    return params.row(row.maps).explains is None
 
 
 def chosen_split(params: Params, split_id: str | None) -> str:
