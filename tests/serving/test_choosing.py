@@ -12,7 +12,10 @@ from flowsight.serving import choosing
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("study", ["none", "controls", "layers", "key_frames", "learnt"])
+STUDIES = sorted(path.stem for path in (ROOT / "conf/study").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("study", STUDIES)
 def test_a_study_does_not_change_what_is_served(tmp_path: Path, study: str) -> None:
     (tmp_path / "conf").symlink_to(ROOT / "conf")
     params = composing.compose([f"study={study}"], root=tmp_path)

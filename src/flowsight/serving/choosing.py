@@ -18,7 +18,8 @@ STREAMS = ("spatial", "temporal")
 def served_fusion(params: Params, system: str) -> tuple[str, FusionParams]:
     """The fusion that is served: the system's last one whose rows use the other stream's maps.
 
-    Controls are passed over, and rows that see other maps than phase 1's (`explains`).
+    Passed over are controls, rows that see other maps than phase 1's (`explains`), and rows that
+    were trained in turns, which have no phase 1.
 
     Raises:
         InputError: there is none.
@@ -37,7 +38,7 @@ def served_fusion(params: Params, system: str) -> tuple[str, FusionParams]:
 
 
 def _is_attended(row: RowParams, params: Params) -> bool:
-    if row.maps is None or row.map_control is not None:
+    if row.maps is None or row.map_control is not None or row.init is None:
         return False
     return params.row(row.maps).explains is None
 
