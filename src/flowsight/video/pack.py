@@ -282,7 +282,7 @@ class _Members:
 
 
 @contextmanager
-def _members(path: Path | str) -> Iterator[_Archive]:
+def _members(path: Any) -> Iterator[_Archive]:
     if not isinstance(path, (str, Path)):  # a pack in memory
         with open_pack(path) as archive:
             yield archive
