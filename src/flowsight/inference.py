@@ -90,15 +90,14 @@ def clip_logits(network: nn.Module, clip: Clip, row: RowParams) -> Tensor:
         ResourceError: the GPU's memory does not hold a chunk of views.
     """
     positions, counts = view_positions(clip, row.input, row.test.num_views)
+    # one read for all views: their stacks overlap, and a frame is decoded once
     crops = _crops(read_images(clip, row.input, positions), row.input, row.test.num_crops)
+    num_inputs = len(crops) * len(positions)
     total = torch.zeros(0)
     try:
-        for start in range(0, len(crops), chunk_size()):
-            inputs = network_input(
-                crops[start : start + chunk_size()],
-                row.input,
-                map_channel=row.network.map_channel,
-            )
+        for start in range(0, num_inputs, chunk_size()):
+            images = _part(crops, start, min(start + chunk_size(), num_inputs))
+            inputs = network_input(images, row.input, map_channel=row.network.map_channel)
             # crops of one kind stand together: the same views again and again
             weights = counts[np.arange(start, start + len(inputs)) % len(counts)]
             logits = _forward(network, inputs).double()
@@ -127,11 +126,20 @@ def view_positions(clip: Clip, params: InputParams, num_views: int) -> tuple[Ind
     return np.array(list(counted)), np.array(list(counted.values()), dtype=np.float64)
 
 
-def _crops(images: Images, params: InputParams, num_crops: int) -> Images:
+def _crops(images: Images, params: InputParams, num_crops: int) -> list[Images]:
+    """Kinds of crops, each of all views (N, C, crop_px, crop_px), without copies."""
     size = {"resize_px": params.resize_px, "crop_px": params.crop_px}
     if num_crops == 1:
-        return transforms.centre_crop(images, **size)
+        return [transforms.centre_crop(images, **size)]
     return transforms.ten_crop(images, modality=params.modality, **size)
+
+
+def _part(crops: Sequence[Images], start: int, stop: int) -> Images:
+    """Inputs `start` to `stop` of the crops, kind after kind; only these are copied."""
+    count = len(crops[0])
+    kinds = range(start // count, -(-stop // count))
+    parts = [crops[k][max(0, start - k * count) : stop - k * count] for k in kinds]
+    return np.concatenate(parts)
 
 
 def chunk_size() -> int:

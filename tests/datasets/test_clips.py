@@ -9,10 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import default_collate
 
 from flowsight.datasets.batches import EpochBatches
-from flowsight.datasets.clips import Clip, ClipDataset, full_frames, load_clips, read_images
+from flowsight.datasets.clips import (
+    Clip,
+    ClipDataset,
+    full_frames,
+    load_clips,
+    loader,
+    read_images,
+)
 from flowsight.errors import InputError
 from flowsight.rows import InputParams
 from flowsight.video import pack
@@ -83,14 +90,41 @@ def test_a_draw_depends_on_seed_epoch_and_item(clips: list[Clip]) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_worker_count_changes_nothing(clips: list[Clip], num_workers: int) -> None:
+def test_worker_count_changes_nothing(
+    clips: list[Clip], num_workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def load(workers: int) -> list[torch.Tensor]:
         batches = EpochBatches(len(clips), batch_size=5, seed=1, epoch=3)
         dataset = ClipDataset(clips, FLOW, train=True, seed=1)
-        return [x for x, _, _ in DataLoader(dataset, batch_sampler=batches, num_workers=workers)]
+        monkeypatch.setenv("FLOWSIGHT_WORKERS", str(workers))
+        return [x for x, _, _ in loader(dataset, batches)]
 
     for one, other in zip(load(0), load(num_workers), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("kind", ["rgb", "rgb without a map", "flow", "flow with maps"])
+def test_a_batch_is_its_items_whatever_reads_it(toy: Any, kind: str, train: bool) -> None:
+    flow = kind.startswith("flow")
+    maps = toy.maps if "maps" in kind else None
+    clips = load_clips(toy.manifest, toy.split, toy.flow if flow else toy.frames, maps)[0]
+    dataset = ClipDataset(
+        clips, FLOW if flow else RGB, train=train, seed=1, map_channel="without" not in kind
+    )
+    keys = [(4, index) for index in (3, 0, 17, 9, 3)]
+    one_by_one = default_collate([dataset[key] for key in keys])
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            batch = dataset.__getitems__(keys)
+            for whole, single in zip(batch, one_by_one, strict=True):
+                assert whole.dtype == single.dtype and whole.shape == single.shape
+                assert whole.contiguous().numpy().tobytes() == single.numpy().tobytes()
+    finally:
+        torch.set_num_threads(threads)
+    assert batch[0].flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_stack_is_interleaved_and_repeats_the_last_field(clips: list[Clip]) -> None:

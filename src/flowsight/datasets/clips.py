@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -175,6 +176,11 @@ def _map_indices(clip: Clip, positions: Indices) -> Indices:
     return positions * clip.map_frames // clip.num_frames
 
 
+def own_channels(params: InputParams) -> int:
+    """Channels of a frame or of a flow stack, without the map."""
+    return 3 if params.modality == "rgb" else 2 * params.stack_length
+
+
 def network_input(images: Images, params: InputParams, *, map_channel: bool) -> Tensor:
     """Normalise; where the network has a map channel and the images none, add the constant.
 
@@ -187,8 +193,7 @@ def network_input(images: Images, params: InputParams, *, map_channel: bool) -> 
         (N, C, H, W) float32.
     """
     inputs = torch.from_numpy(transforms.normalise(images, params.modality))
-    own = 3 if params.modality == "rgb" else 2 * params.stack_length
-    if map_channel and images.shape[1] == own:
+    if map_channel and images.shape[1] == own_channels(params):
         constant = inputs.new_full((len(inputs), 1, *inputs.shape[2:]), params.map_value)
         inputs = torch.cat([inputs, constant], dim=1)
     return inputs
@@ -239,28 +244,67 @@ class ClipDataset(Dataset[tuple[Tensor, int, int]]):
         return len(self.clips)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, int]:
-        epoch, index = key
-        clip, params = self.clips[index % len(self.clips)], self.params
-        positions = count_positions(clip, params)
-        if self.train:
-            rng = np.random.default_rng((self.seed, epoch, index))
-            starts = sampling.random_positions(positions, params.num_segments, rng)
-            images = transforms.augment(
-                read_images(clip, params, starts),
-                modality=params.modality,
-                crop_px=params.crop_px,
-                scales=params.scales,
-                flip=params.flip,
-                rng=rng,
-            )
+        images = self._images(key)
+        x = network_input(images, self.params, map_channel=self.map_channel)
+        return x, self._clip(key).label, key[1]
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
+        """A batch: x (B, S, C, H, W), labels (B,), indices (B,); values are those of single items.
+
+        Read by as many threads as torch computes with, which waits meanwhile, straight into the
+        batch; its memory has the channels last, as the convolutions want it.
+        """
+        params = self.params
+        has_map = self.map_channel or self.clips[0].maps is not None
+        channels = own_channels(params) + has_map
+        shape = (params.num_segments, params.crop_px, params.crop_px, channels)
+        # not torch.empty, which fills the memory where algorithms are deterministic
+        batch = np.empty((len(keys), *shape), np.float32)
+
+        def read(item: int) -> None:
+            images = self._images(keys[item])
+            constant = params.map_value if images.shape[1] < channels else None
+            transforms.normalise_into(batch[item], images, params.modality, constant=constant)
+
+        if torch.get_num_threads() == 1:  # a loader's process too
+            for item in range(len(keys)):
+                read(item)
         else:
+            with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as threads:
+                list(threads.map(read, range(len(keys))))
+        labels = torch.tensor([self._clip(key).label for key in keys])
+        x = torch.from_numpy(batch).permute(0, 1, 4, 2, 3)
+        return x, labels, torch.tensor([index for _, index in keys])
+
+    def _clip(self, key: tuple[int, int]) -> Clip:
+        return self.clips[key[1] % len(self.clips)]
+
+    def _images(self, key: tuple[int, int]) -> Images:
+        """(S, C, crop_px, crop_px) uint8."""
+        clip, params = self._clip(key), self.params
+        positions = count_positions(clip, params)
+        if not self.train:
             starts = sampling.even_positions(positions, params.num_segments)
-            images = transforms.centre_crop(
+            return transforms.centre_crop(
                 read_images(clip, params, starts),
                 resize_px=params.resize_px,
                 crop_px=params.crop_px,
             )
-        return network_input(images, params, map_channel=self.map_channel), clip.label, index
+        rng = np.random.default_rng((self.seed, *key))
+        starts = sampling.random_positions(positions, params.num_segments, rng)
+        return transforms.augment(
+            read_images(clip, params, starts),
+            modality=params.modality,
+            crop_px=params.crop_px,
+            scales=params.scales,
+            flip=params.flip,
+            rng=rng,
+        )
+
+
+def _as_read(batch: Any) -> Any:
+    """`ClipDataset` makes whole batches: nothing to collate."""
+    return batch
 
 
 def loader(dataset: ClipDataset, batches: EpochBatches) -> DataLoader[Any]:
@@ -268,6 +312,7 @@ def loader(dataset: ClipDataset, batches: EpochBatches) -> DataLoader[Any]:
     return DataLoader(
         dataset,
         batch_sampler=batches,
+        collate_fn=_as_read,
         num_workers=num_workers(),
         persistent_workers=num_workers() > 0,
         pin_memory=torch.cuda.is_available(),
