@@ -48,6 +48,17 @@ def test_every_combination_composes(tmp_path: Path, dataset: str, recipe: str) -
     )
 
 
+@pytest.mark.parametrize("recipe", ["sample", "smoke", "small", "paper"])
+def test_every_study_fits_every_recipe(tmp_path: Path, recipe: str) -> None:
+    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    studies = ",".join(sorted(path.stem for path in (ROOT / "conf/study").glob("*.yaml")))
+    params = composing.compose([f"study=[{studies}]", f"recipe={recipe}"], root=tmp_path)
+    assert params.alternation.rounds <= params.row("spatial_turns").train.epochs
+    too_many = f"alternation.rounds={params.row('spatial_turns').train.epochs + 1}"
+    with pytest.raises(InputError, match="at least an epoch for each of alternation"):
+        composing.compose(["study=schedules", f"recipe={recipe}", too_many], root=tmp_path)
+
+
 def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     text = (ROOT / "params.yaml").read_text()

@@ -255,7 +255,7 @@ class Params:
         check(len(set(self.shards)) == len(self.shards), "shards repeat")
         for name in self.rows:
             check(bool(_NAME.fullmatch(name)), f"row name {name!r} is not a file name")
-        _check_rows(self.rows)
+        _check_rows(self.rows, self.alternation.rounds)
         for method, fusion in self.evaluate.fusions.items():
             for row in (fusion.spatial, fusion.temporal):
                 check(row in self.rows, f"evaluate.fusions.{method} names no row: {row!r}")
@@ -275,7 +275,7 @@ class Params:
         return self.rows[name]
 
 
-def _check_rows(rows: dict[str, RowParams]) -> None:
+def _check_rows(rows: dict[str, RowParams], rounds: int) -> None:
     for name, row in rows.items():
         for key in ("init", "maps"):
             other = getattr(row, key)
@@ -301,6 +301,11 @@ def _check_rows(rows: dict[str, RowParams]) -> None:
             check(
                 not in_turn or row.map_control is None,
                 f"rows.{name}: no map_control where two rows are trained in turn",
+            )
+            check(
+                not in_turn or row.train.epochs >= rounds,
+                f"rows.{name}.train.epochs: expected at least an epoch for each of "
+                f"alternation.rounds={rounds}, got {row.train.epochs}",
             )
 
 
