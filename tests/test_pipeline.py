@@ -65,6 +65,12 @@ def test_every_stage_says_what_it_needs() -> None:
         assert set(stage.meta) == wanted, stage.name
 
 
+def test_the_report_is_made_again_when_its_template_changes() -> None:
+    folder = Path("src/flowsight/templates")
+    templates = {str(folder / path.name) for path in (ROOT / folder).iterdir()}
+    assert templates and templates <= set(pipeline.load(ROOT)["report"].deps)
+
+
 def test_a_group_without_instances_is_known_by_its_places(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("data: {name: toy}\nsome: {a: {x: 1}}\nnone: {}\n")
     (tmp_path / "dvc.yaml").write_text(
