@@ -299,9 +299,8 @@ state, history = training.fit(
     manifest=Path(options["manifest"]), split=Path(options["split"]), packs=Path(options["packs"]),
     scratch_key="train/key", log=lambda metrics, step: time.sleep(options["sleep_sec"]),
 )
-if os.environ.get("LOCAL_RANK", "0") == "0":
-    checkpoint.save(state, out / "model.pt")
-    schedule.write_history(history, out / "history.csv")
+checkpoint.save(state, Path(options["out"]) / "model.pt")
+schedule.write_history(history, Path(options["out"]) / "history.csv")
 resume.discard("train/key")
 """
 
@@ -365,8 +364,9 @@ state, history = training.fit(
     manifest=Path(options["manifest"]), split=Path(options["split"]), packs=Path(options["packs"]),
     scratch_key=options["out"].replace("/", "_"), log=lambda metrics, step: None,
 )
-checkpoint.save(state, Path(options["out"]) / "model.pt")
-schedule.write_history(history, Path(options["out"]) / "history.csv")
+if os.environ.get("LOCAL_RANK", "0") == "0":  # one writer: the other's is the same
+    checkpoint.save(state, out / "model.pt")
+    schedule.write_history(history, out / "history.csv")
 """
 
 
