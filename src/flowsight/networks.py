@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from flowsight.errors import InputError
 from flowsight.rows import RowParams
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 WEIGHTS = Path("data/weights")
@@ -27,7 +30,7 @@ def build(
         pretrained: weights of the backbone as `pretrained_weights` gives them.
 
     Returns:
-        (B, C, H, W) -> logits (B, K).
+        (B, C, H, W), or (B, C, T, H, W) for clips -> logits (B, K).
 
     Raises:
         InputError: no such model, or weights that do not fit.
@@ -41,6 +44,8 @@ def build(
             f"expected the name of a module in src/flowsight/models, got {row.model!r} in the "
             "row's `model`"
         ) from None
+    if row.input.clip_length is not None:
+        return _build_over_time(model, row, num_classes, pretrained)
     network: nn.Module = model.build(
         backbone=row.network.backbone,
         modality=row.input.modality,
@@ -51,6 +56,35 @@ def build(
         pretrained=pretrained,
     )
     return network
+
+
+def _build_over_time(
+    model: ModuleType, row: RowParams, num_classes: int, pretrained: Mapping[str, Tensor] | None
+) -> nn.Module:
+    switches = row.network.attention
+    network: nn.Module = model.build(
+        backbone=row.network.backbone,
+        modality=row.input.modality,
+        num_classes=num_classes,
+        width=row.network.width,
+        dropout=row.network.dropout,
+        attention=None if switches is None else model.block_attention(**asdict(switches)),
+        pretrained=pretrained,
+    )
+    return network
+
+
+def memory_format(network: nn.Module) -> torch.memory_format:
+    """The layout of weights in which a network is fastest, on a GPU if there is one.
+
+    Channels last, but for networks over time on CPUs, which lose a quarter of their speed by it
+    (`benchmarks/residual3d.py`).
+    """
+    import torch
+
+    if all(parameter.ndim != 5 for parameter in network.parameters()):
+        return torch.channels_last
+    return torch.channels_last_3d if torch.cuda.is_available() else torch.contiguous_format
 
 
 def pretrained_weights(row: RowParams, folder: Path = WEIGHTS) -> dict[str, Tensor] | None:

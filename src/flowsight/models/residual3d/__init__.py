@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from flowsight import checkpoint
 from flowsight.errors import InputError
-from flowsight.models.residual3d import attention as attentions
 from flowsight.models.residual3d import c3d, densenet, resnet
-from flowsight.models.residual3d.attention import Attend
+from flowsight.models.residual3d.attention import Attend, SpatialAttention
+from flowsight.models.residual3d.attention import factory as block_attention
+
+__all__ = ["BACKBONES", "block_attention", "build", "load_pretrained", "spatial_attentions"]
 
 BACKBONES = (
     *(f"resnet3d_{depth}" for depth in resnet.BLOCKS),
@@ -49,7 +51,7 @@ def build(
         width: channels of the first level; the dense networks, whose channels follow from the
             growth rate, take 64 only.
         dropout: probability before the last layer.
-        attention: see `attention.factory`; None: the baseline.
+        attention: made by `block_attention`; None: the baseline.
         pretrained: state dict of the same network without attention, on any number of classes
             and any modality (torchvision's `r3d_18` for resnet3d_18).
 
@@ -142,7 +144,7 @@ def load_pretrained(network: nn.Module, state: Mapping[str, Tensor], *, name: st
     network.load_state_dict(given)
 
 
-def spatial_attentions(network: nn.Module, level: str) -> list[attentions.SpatialAttention]:
+def spatial_attentions(network: nn.Module, level: str) -> list[SpatialAttention]:
     """Spatial attention modules of a level (`layer2`, `block1`), in the order of the data.
 
     Raises:
@@ -151,14 +153,14 @@ def spatial_attentions(network: nn.Module, level: str) -> list[attentions.Spatia
     found = [
         part
         for name, part in network.named_modules()
-        if name.startswith(f"{level}.") and isinstance(part, attentions.SpatialAttention)
+        if name.startswith(f"{level}.") and isinstance(part, SpatialAttention)
     ]
     if not found:
         levels = sorted(
             {
                 name.partition(".")[0]
                 for name, part in network.named_modules()
-                if isinstance(part, attentions.SpatialAttention)
+                if isinstance(part, SpatialAttention)
             }
         )
         raise InputError(
