@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from flowsight import networks
 from flowsight.errors import InputError
 from flowsight.rows import TrainParams
 
@@ -67,10 +68,7 @@ class Classification(LightningModule):
     def forward(self, x: Tensor) -> Tensor:
         """Consensus of the segments: (B, S, C, [T,] H, W) -> logits (B, K), their mean over S."""
         flat = x.flatten(0, 1)  # (B * S, C, [T,] H, W)
-        if x.ndim == 5:  # as the weights are laid out, see `networks.memory_format`
-            flat = flat.contiguous(memory_format=torch.channels_last)
-        elif x.is_cuda:
-            flat = flat.contiguous(memory_format=torch.channels_last_3d)
+        flat = flat.contiguous(memory_format=networks.memory_format(self.network))
         logits: Tensor = self.network(flat)  # (B * S, K)
         return logits.unflatten(0, x.shape[:2]).mean(dim=1)
 
