@@ -7,6 +7,7 @@ module because `hydra.plugins_path` is `conf`.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -16,13 +17,20 @@ def instances(rows: DictConfig, split_ids: ListConfig) -> DictConfig:
     """The stage instances of every row and split.
 
     Returns:
-        `train` and `attention` (phase 1), `train_attended` (phase 2) and `evaluate`; keys are
-        `<row>-<split_id>`, values what `dvc.yaml` interpolates.
+        `train` and `attention` (phase 1), `train_attended` (phase 2), `spatial_attention` (networks
+        over clips that have it) and `evaluate`; keys are `<row>-<split_id>`, values what `dvc.yaml`
+        interpolates.
     """
     explained = {row.maps for row in rows.values() if row.maps is not None}
-    found: dict[str, Any] = {"train": {}, "attention": {}, "train_attended": {}, "evaluate": {}}
+    kinds = ("train", "attention", "train_attended", "spatial_attention", "evaluate")
+    found: dict[str, Any] = {kind: {} for kind in kinds}
     for name, row in rows.items():
-        found["evaluate"][row.system] = {"system": row.system}
+        shown = bool((row.network.get("attention") or {}).get("spatial"))
+        entry = found["evaluate"].setdefault(
+            row.system, {"system": row.system, "attention": "attention"}
+        )
+        if shown:  # its own maps, not those that another stream sees
+            entry["attention"] = "spatial_attention"
         for split_id in split_ids:
             key, item = f"{name}-{split_id}", _item(name, row, str(split_id))
             if row.maps is None:
@@ -32,6 +40,8 @@ def instances(rows: DictConfig, split_ids: ListConfig) -> DictConfig:
                 found["train_attended"][key] = item
             if name in explained:
                 found["attention"][key] = item
+            if shown:
+                found["spatial_attention"][key] = item
     return OmegaConf.create(found)
 
 
@@ -42,11 +52,19 @@ def _item(name: str, row: DictConfig, split_id: str) -> dict[str, str]:
         "split": split_id,
         "system": row.system,
         "model": row.model,
+        "code": _code(row.model),
         "task": row.task,
         "packs": {"rgb": "frames", "flow": "flow"}[row.input.modality],
         # a file that always exists stands for "no weights file"
         "weights": "README.md" if weights in (None, "imagenet") else weights,
     }
+
+
+def _code(model: str) -> str:
+    """What of `src/flowsight/models` a network is: a file, or for a family of them a folder."""
+    spec = find_spec(f"flowsight.models.{model}")
+    is_folder = spec is not None and spec.submodule_search_locations is not None
+    return model if is_folder else f"{model}.py"
 
 
 OmegaConf.register_new_resolver("instances", instances, replace=True)

@@ -19,7 +19,14 @@ from flowsight.models.residual3d import c3d, densenet, resnet
 from flowsight.models.residual3d.attention import Attend, SpatialAttention
 from flowsight.models.residual3d.attention import factory as block_attention
 
-__all__ = ["BACKBONES", "block_attention", "build", "load_pretrained", "spatial_attentions"]
+__all__ = [
+    "BACKBONES",
+    "SpatialAttention",
+    "block_attention",
+    "build",
+    "load_pretrained",
+    "spatial_attentions",
+]
 
 BACKBONES = (
     *(f"resnet3d_{depth}" for depth in resnet.BLOCKS),
