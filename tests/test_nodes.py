@@ -69,7 +69,7 @@ def test_nodes_of_this_repository() -> None:
     assert found["train"].needs == nodes.Needs(
         gpus=1, memory_gb=8, timeout_min=2880, queue="gpu", retries=3
     )
-    assert found["train"].section == "two_stream"
+    assert found["train"].section == nodes.SEVERAL_SYSTEMS
     assert found["validate@clips"].task_id == "validate-clips"
     order = list(found)
     for name, node in found.items():

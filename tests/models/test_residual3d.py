@@ -382,3 +382,18 @@ def test_needs_torch_alone() -> None:
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert "torch" in loaded, done.stderr
     assert not loaded & {"dvc", "mlflow", "hydra", "lightning", "pandas", "airflow", "cv2"}
+
+
+@pytest.mark.parametrize("backbone", ["resnet3d_18", "densenet3d_12"])
+def test_attention_starts_undecided(backbone: str) -> None:
+    """With the convolutions' own large weights its sigmoid would start at 0 or at 1."""
+    torch.manual_seed(0)
+    network = residual3d.build(backbone=backbone, modality="rgb", num_classes=3, attention=BOTH)
+    levels = ("layer1", "layer2") if backbone.startswith("resnet") else ("block1", "block2")
+    seen: list[Tensor] = []
+    for level in levels:
+        for module in residual3d.spatial_attentions(network, level):
+            module.conv.register_forward_hook(lambda *call: seen.append(call[2].sigmoid()))
+    network(clip(2, 3, 4, 32, 32))
+    values = torch.cat([weights.flatten() for weights in seen])
+    assert 0.1 < values.min() and values.max() < 0.9

@@ -69,7 +69,7 @@ def build(
         dropout=dropout,
         attention=attention,
     )
-    network.apply(_initialise)
+    _initialise(network)
     return network
 
 
@@ -176,6 +176,8 @@ class Halve(nn.Module):
         return F.avg_pool3d(x, [min(2, side) for side in x.shape[2:]])
 
 
-def _initialise(part: nn.Module) -> None:
-    if isinstance(part, nn.Conv3d):
-        nn.init.kaiming_normal_(part.weight)
+def _initialise(network: nn.Module) -> None:
+    for name, part in network.named_modules():
+        # attention keeps the small weights it is made with: larger ones start its sigmoid far out
+        if isinstance(part, nn.Conv3d) and ".attention." not in name:
+            nn.init.kaiming_normal_(part.weight)

@@ -61,7 +61,7 @@ def build(
         dropout=dropout,
         attention=attention,
     )
-    network.apply(_initialise)
+    _initialise(network)
     return network
 
 
@@ -182,6 +182,8 @@ def _shortcut(in_channels: int, channels: int, stride: int) -> nn.Sequential | N
     return _conv_bn(in_channels, channels, 1, stride=stride)
 
 
-def _initialise(part: nn.Module) -> None:
-    if isinstance(part, nn.Conv3d):
-        nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+def _initialise(network: nn.Module) -> None:
+    for name, part in network.named_modules():
+        # attention keeps the small weights it is made with: larger ones start its sigmoid far out
+        if isinstance(part, nn.Conv3d) and ".attention." not in name:
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
