@@ -9,7 +9,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := False
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup repro test test-fast test-slow test-services lint format mlflow airflow bench clean
+.PHONY: help setup repro test test-fast test-slow test-workers test-services lint format mlflow airflow bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -20,15 +20,20 @@ setup:  ## .venv with the locked packages
 repro: setup  ## run the pipeline (only what changed) and say where the results are
 	@flowsight repro
 
-test: test-fast test-slow  ## all tests
+test: test-fast test-slow test-workers  ## all tests but test-services
 
 test-fast: setup
 	@pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: setup
-	@pytest -m "slow and not services"
+	@pytest -m "slow and not services and not workers" -n 2 --dist loadfile
 
-test-services: setup  ## whole runs of workers, servers, a cluster (an hour; PostgreSQL, Redis, Chromium)
+test-workers: setup  ## stages on several workers, and a whole cluster with faults (PostgreSQL, Redis)
+	@pytest -m workers -n 2 --dist loadfile tests/cluster_services tests/cluster
+
+# not in `make test`, for their minutes: a registry's life on MLflow servers, the served model over HTTP,
+# a finished run of the sample, the DAGs in a browser. Each part of them has a faster test there.
+test-services: setup  ## whole servers of MLflow and Airflow, driven by a browser (Chromium)
 	@pytest -m services
 
 lint: setup  ## ruff, format check and types
@@ -41,7 +46,7 @@ format: setup  ## put the code in order
 	@ruff format .
 
 mlflow: setup  ## browse the runs on 127.0.0.1:5000
-	@mlflow server --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri sqlite:///mlflow.db
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri sqlite:///mlflow.db
 
 # AIRFLOW="--port 8081 --mlflow-port 5001" chooses other ports
 airflow: setup  ## Airflow on 127.0.0.1:8080 with MLflow on :5000; Ctrl-C stops both

@@ -28,13 +28,9 @@ import numpy as np
 from flowsight.flow import api
 from flowsight.serving import memory
 from flowsight.serving.bundle import SYSTEM, Bundle, load_bundle, write_bundle
-from flowsight.serving.prediction import (
-    Prediction,
-    needed_fields,
-    predict_clip,
-    predict_video,
-    predict_videos,
-)
+from flowsight.serving.prediction import predict_clip, predict_video, predict_videos
+from flowsight.serving.result import Prediction
+from flowsight.serving.views import needed_fields
 from flowsight.video import pack
 from flowsight.video.decode import decode
 from flowsight.video.workers import num_workers

@@ -44,14 +44,16 @@ def approval(system: str, compared: Any) -> ApprovalOperator:
 def promotion(system: str) -> None:
     """The tasks of one system."""
     first = concerned(system)
+    # thresholds and history are those of the repository, which no worker stands in
+    at = ["at", config.load().rev, "promote", system]
     compare = command(
         "compare",
-        ["promote", system, "--dry-run"],
+        [*at, "--dry-run"],
         do_xcom_push=True,
         skip_refused=True,
         doc_md="What would change, as a table.",
     )
-    promote = command("promote", ["promote", system], skip_refused=True)
+    promote = command("promote", at, skip_refused=True)
     if config.load().promotion == "automatic":
         first >> compare >> promote
     else:

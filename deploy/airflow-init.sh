@@ -6,10 +6,19 @@ umask 077
 python - <<'PY'
 import json, os
 path = os.environ["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"]
-users = {"admin": os.environ["ADMIN_PASSWORD"], "viewer": os.environ["VIEWER_PASSWORD"]}
+names = ("admin", "viewer", "flowsight")
+users = {name: os.environ[f"{name.upper()}_PASSWORD"] for name in names}
 with open(path, "w") as file:
     json.dump(users, file)
 PY
 airflow db migrate
-airflow pools set gpu "$GPU_SLOTS" "Slots of GPU tasks, one per GPU"
-airflow pools set default_pool "$CPU_SLOTS" "Slots of all other tasks, those of the CPU workers"
+# one call: each starts Airflow anew
+pools=$(mktemp)
+trap 'rm -f "$pools"' EXIT
+cat > "$pools" <<JSON
+{
+  "gpu": {"slots": $GPU_SLOTS, "description": "Slots of GPU tasks, one per GPU", "include_deferred": false},
+  "default_pool": {"slots": $CPU_SLOTS, "description": "Slots of all other tasks", "include_deferred": false}
+}
+JSON
+airflow pools import "$pools"

@@ -11,6 +11,6 @@ admin_password = $MLFLOW_ADMIN_PASSWORD
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 INI
 mlflow db upgrade "$MLFLOW_BACKEND_STORE_URI"
-exec mlflow server --app-name basic-auth --host "${HOST:-0.0.0.0}" --port "${PORT:-5000}" --workers 2 \
+exec mlflow server --app-name basic-auth --host "${HOST:-0.0.0.0}" --port "${PORT:-5000}" --workers "${MLFLOW_WORKERS:-2}" \
   --artifacts-destination "${MLFLOW_ARTIFACTS:-s3://mlflow/artifacts}" \
   --allowed-hosts "mlflow,mlflow:*,mlflow.flowsight.svc:*,localhost,localhost:*,127.0.0.1,127.0.0.1:*"

@@ -37,7 +37,9 @@ if "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$uv" \
 else
   # uv does not read pip's configuration (mirrors, certificates); pip does, only slower
   echo "uv could not install the set; trying pip (a few minutes) ..." >&2
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+  # the lock is whole; pip would look for hashes of extras (celery[redis]) that it does not spell out
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+    -r requirements.lock
   install=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
 fi
 "${install[@]}" --no-deps --editable .

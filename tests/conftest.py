@@ -21,15 +21,14 @@ os.environ.update(
 os.environ.setdefault("FLOWSIGHT_TRACKING", "off")
 
 
-# their slow tests run whole servers or many stages through git and DVC: an hour in all, so a pass
-# of their own (`make test-services`)
+# Slow tests of these folders are a pass of their own (`make test-workers`): they wait for servers
+# and for each other's leases more than they compute, so two run side by side.
+WORKERS = ("cluster", "cluster_services")
+# What `make test` leaves out (`make test-services`), for its minutes: whole servers of MLflow and
+# Airflow, whose parts other tests cover, and a cluster that runs all of the sample.
 SERVICES = (
-    "cluster",
-    "cluster_services",
-    "registry",
-    "serving/test_server",
-    "serving/test_finished_run",
-    "dags/test_stack",
+    *("registry", "serving/test_server", "serving/test_finished_run", "dags/test_stack"),
+    "cluster_services/test_whole_sample",
 )
 
 
@@ -37,8 +36,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     root = Path(__file__).parent
     for item in items:
         place = item.path.relative_to(root).as_posix() if root in item.path.parents else ""
-        if item.get_closest_marker("slow") and place.startswith(SERVICES):
+        if not item.get_closest_marker("slow"):
+            continue
+        if place.startswith(SERVICES):
             item.add_marker("services")
+        elif place.startswith(tuple(f"{folder}/" for folder in WORKERS)):
+            item.add_marker("workers")
+    # the longest first, so that the others fill the second core meanwhile
+    items.sort(key=lambda item: item.path.parent.name != "cluster_services")
 
 
 def missing(what: str) -> None:

@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from flowsight import pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
-COMPOSE: dict[str, Any] = pipeline.read_yaml(DEPLOY / "compose.yaml")
+# Compose reads YAML as the pure parser does; libyaml stumbles over a `:` in a plain flow scalar
+COMPOSE: dict[str, Any] = YAML(typ="safe", pure=True).load(
+    (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
+)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 ONCE = {"git-init", "airflow-init", "s3-init"}
 REQUIRED = re.compile(r"\$\{(\w+):\?[^}]+\}")
@@ -306,11 +310,10 @@ def check_keys(value: Any, kind: str, where: str) -> None:
 
 
 def test_manifests_have_known_fields() -> None:
-    from ruamel.yaml import YAML
 
     kinds = {"Pod": "V1Pod", "Deployment": "V1Deployment", "Service": "V1Service"}
     for name in ("pod-template.yaml", "mlflow.yaml"):
-        for document in YAML(typ="safe").load_all((DEPLOY / "helm" / name).read_text()):
+        for document in YAML(typ="safe", pure=True).load_all((DEPLOY / "helm" / name).read_text()):
             check_keys(document, kinds[document["kind"]], f"{name}:{document['kind']}")
     values = pipeline.read_yaml(DEPLOY / "helm/airflow-values.yaml")
     check_keys(values["env"], "list[V1EnvVar]", "env")

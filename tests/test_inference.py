@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -95,6 +96,66 @@ def test_logits_are_the_mean_over_views_and_crops(toy: Any, trained: Path, num_c
     assert len(logits) == 8 * num_crops
     expected = torch.stack(logits).mean(dim=0)
     torch.testing.assert_close(inference.clip_logits(network, clip, row), expected)
+
+
+@pytest.mark.parametrize("modality", ["rgb", "flow"])
+def test_each_frame_is_decoded_once(
+    toy: Any, modality: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """25 views of stacks that overlap, ten crops: as many decodes as there are distinct images."""
+    length = 3 if modality == "flow" else 1
+    inputs = dataclasses.replace(ROW.input, modality=modality, stack_length=length)
+    row = dataclasses.replace(ROW, input=inputs, test=rows.TestParams(num_views=25, num_crops=10))
+    packs = toy.flow if modality == "flow" else toy.frames
+    clip = load_clips(toy.manifest, toy.split, packs)[0][0]
+    monkeypatch.setenv("FLOWSIGHT_MICRO_BATCH", "7")  # many chunks do not read again
+    decoded: list[bytes] = []
+    decode = cv2.imdecode
+
+    def counted(data: np.ndarray, flags: int) -> np.ndarray:
+        decoded.append(data.tobytes())
+        return decode(data, flags)
+
+    monkeypatch.setattr(cv2, "imdecode", counted)
+    inference.clip_logits(networks.build(row, 2).eval(), clip, row)
+    # 7 frames; 6 fields, of two images each
+    assert len(decoded) == len(set(decoded)) == (12 if modality == "flow" else 7)
+
+
+def test_crops_are_made_chunk_by_chunk(
+    toy: Any, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bytes as of all crops at once, whose memory is not needed."""
+    network = networks.build(ROW, 2).eval()
+    checkpoint.restore(network, trained / "model.pt")
+    clip = load_clips(toy.manifest, toy.split, toy.flow, toy.maps)[0][0]
+    positions, counts = inference.view_positions(clip, ROW.input, ROW.test.num_views)
+    images = read_images(clip, ROW.input, positions)
+    crops = np.concatenate(transforms.ten_crop(images, modality="flow", resize_px=30, crop_px=24))
+    for size in (3, 7, 50):  # within a kind of crop, across two, across all
+        monkeypatch.setenv("FLOWSIGHT_MICRO_BATCH", str(size))
+        total = torch.zeros(2, dtype=torch.float64)
+        for start in range(0, len(crops), size):
+            part = crops[start : start + size]
+            with torch.inference_mode():
+                x = network_input(part, ROW.input, map_channel=True)
+                logits = network(x.to(memory_format=torch.channels_last)).double()
+            weights = counts[np.arange(start, start + len(part)) % len(counts)]
+            total += (logits * torch.from_numpy(weights)[:, None]).sum(dim=0)
+        expected = (total / 80).float()
+        assert torch.equal(inference.clip_logits(network, clip, ROW), expected)
+    seen: list[int] = []
+    make = network_input
+
+    def watched(part: np.ndarray, *args: Any, **options: Any) -> Tensor:
+        base = part if part.base is None else part.base
+        seen.append(base.nbytes)
+        return make(part, *args, **options)
+
+    monkeypatch.setattr(inference, "network_input", watched)
+    monkeypatch.setenv("FLOWSIGHT_MICRO_BATCH", "3")
+    inference.clip_logits(network, clip, ROW)
+    assert max(seen) == 3 * 5 * 24 * 24, "a chunk of crops is the most that is copied at once"
 
 
 def test_views_of_a_short_clip_are_computed_once(toy: Any) -> None:

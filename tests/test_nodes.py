@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flowsight import nodes, pipeline
+from flowsight import composing, nodes, pipeline
 from flowsight.errors import InputError
 from flowsight.pipeline import Stage
 
@@ -47,7 +48,7 @@ def ancestors(before: dict[str, set[str]], name: str) -> set[str]:
 def test_edges_are_those_dvc_sees() -> None:
     from dvc.repo import Repo
 
-    ours = nodes.load(ROOT)
+    ours = nodes.build(pipeline.load(ROOT))
     node_of = {name: node.name for node in ours.values() for name in node.stages}
     assert set(node_of) == set(pipeline.load(ROOT))  # each stage in one node, none twice
     theirs: dict[str, set[str]] = {name: set() for name in ours}
@@ -74,6 +75,23 @@ def test_nodes_of_this_repository() -> None:
     order = list(found)
     for name, node in found.items():
         assert all(order.index(before) < order.index(name) for before in node.upstream)
+
+
+def test_the_graph_fits_every_study(tmp_path: Path) -> None:
+    """A run's parameters may bring groups that the committed ones leave empty, and their edges."""
+    drawn = nodes.load(ROOT)
+    assert drawn["alternate"].mapped and drawn["alternate"].stages == ()
+    assert drawn["alternate"].section == "two_stream"
+    assert drawn["alternate"].needs.queue == "gpu" and drawn["alternate"].needs.gpus == 1
+    before = {name: set(node.upstream) for name, node in drawn.items()}
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    studies = sorted(path.stem for path in (ROOT / "conf/study").glob("*.yaml"))
+    composing.compose([f"study=[{','.join(studies)}]"], root=tmp_path)
+    run = nodes.build(pipeline.load(tmp_path))
+    assert set(run) == set(drawn), "every group has instances in some study"
+    for name, node in run.items():
+        assert set(node.upstream) <= ancestors(before, name), name
 
 
 def test_a_stage_more_is_a_node_more(tmp_path: Path) -> None:

@@ -65,6 +65,34 @@ def test_every_stage_says_what_it_needs() -> None:
         assert set(stage.meta) == wanted, stage.name
 
 
+def test_the_report_is_made_again_when_its_template_changes() -> None:
+    folder = Path("src/flowsight/templates")
+    templates = {str(folder / path.name) for path in (ROOT / folder).iterdir()}
+    assert templates and templates <= set(pipeline.load(ROOT)["report"].deps)
+
+
+def test_a_group_without_instances_is_known_by_its_places(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("data: {name: toy}\nsome: {a: {x: 1}}\nnone: {}\n")
+    (tmp_path / "dvc.yaml").write_text(
+        "stages:\n"
+        "  used:\n    foreach: ${some}\n    do: {cmd: 'x', outs: ['o/${key}']}\n"
+        "  empty:\n    foreach: ${none}\n    do:\n      cmd: y ${item.x}\n"
+        "      deps:\n        - src/${item.x}.py\n        - in/${data.name}/${ key }/a\n"
+        "        - ${data.name}.csv\n        - ${key}\n"
+        "      outs: ['out/${data.name}/${key}': {cache: false}]\n"
+        "      metrics: [m.json]\n"
+        "      meta: {group: '${item.x}', queue: gpu}\n"
+    )
+    assert list(pipeline.load(tmp_path)) == ["used@a"]
+    found = pipeline.load(tmp_path, unused=True)
+    assert list(found) == ["used@a", "empty"]
+    assert found["empty"].unused and not found["used@a"].unused
+    assert found["empty"].deps == ("src", "in/toy", "toy.csv", "")
+    assert found["empty"].outs == ("out/toy", "m.json")
+    assert found["empty"].meta == {"queue": "gpu"}
+    assert found["empty"].from_params
+
+
 def test_reading_loads_nothing_heavy() -> None:
     code = (
         "import sys; from flowsight import pipeline; pipeline.load();"
@@ -166,3 +194,9 @@ def test_edges_are_those_of_all_pairs(reads_and_writes: list[tuple[list[str], li
         for name in stages
     }
     assert pipeline.upstream(stages) == by_definition
+
+
+def test_text_with_a_colon_between_braces_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "pods.yaml"
+    path.write_text("{image: registry:5000/flowsight:1.0, gpus: 1}\n")
+    assert pipeline.read_yaml(path) == {"image": "registry:5000/flowsight:1.0", "gpus": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import io
 import json
@@ -372,3 +373,74 @@ def test_kill_9_and_resume(toy: Any, tmp_path: Path, scratch: Path) -> None:
         whole, resumed = (tmp_path / part / name for part in ("whole", "resumed"))
         assert whole.read_bytes() == resumed.read_bytes(), name
     assert not list(scratch.rglob("*")), "removed on success"
+
+
+_JOINT_SCRIPT = """
+import dataclasses, json, os, sys
+from pathlib import Path
+from torch import distributed, nn
+from flowsight import checkpoint, config, networks, schedule, schema, training
+from flowsight.rows import RowParams
+options = json.loads(sys.argv[1])
+out = Path(options["out"])
+class Witness(nn.Identity):
+    def forward(self, x):
+        if distributed.is_initialized():
+            name = f"{distributed.get_backend()} {distributed.get_rank()}"
+            (out / "seen" / f"{name} of {distributed.get_world_size()}").touch()
+        return x
+def build(row, num_classes, pretrained=None):
+    features = nn.Sequential(nn.Conv2d(5, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    return nn.Sequential(Witness(), features, nn.Flatten(), nn.Linear(8, num_classes))
+networks.build = build
+params = dataclasses.replace(config.load(options["params"]), threads=1, seed=1)
+state, history = training.fit(
+    row=schema.read(RowParams, options["row"], "row"), row_name="temporal", params=params,
+    manifest=Path(options["manifest"]), split=Path(options["split"]), packs=Path(options["packs"]),
+    scratch_key=options["out"].replace("/", "_"), log=lambda metrics, step: None,
+)
+if os.environ.get("LOCAL_RANK", "0") == "0":  # one writer: the other's is the same
+    checkpoint.save(state, out / "model.pt")
+    schedule.write_history(history, out / "history.csv")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_losses_of_one(toy: Any, tmp_path: Path) -> None:
+    """gloo on CPUs, the trainer's own: each takes half of the joint batch.
+
+    The network has no batch norm, whose means are over a process's half, and no dropout, which
+    draws by process: what is left is arithmetic in another order.
+    """
+    script = tmp_path / "joint.py"
+    script.write_text(_JOINT_SCRIPT)
+    for devices in (1, 2):
+        row = changed(optimizer="sgd", lr=0.1, epochs=3, devices=devices)
+        (tmp_path / str(devices) / "seen").mkdir(parents=True)
+        options = {
+            "params": str(ROOT / "params.yaml"),
+            "row": json.loads(json.dumps(dataclasses.asdict(row))),
+            "manifest": str(toy.manifest),
+            "split": str(toy.split),
+            "packs": str(toy.flow),
+            "out": str(tmp_path / str(devices)),
+        }
+        done = subprocess.run(
+            [sys.executable, str(script), json.dumps(options)],
+            capture_output=True,
+            text=True,
+            timeout=280,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    seen = [{path.name for path in (tmp_path / n / "seen").iterdir()} for n in "12"]
+    assert seen == [set(), {"gloo 0 of 2", "gloo 1 of 2"}]
+    one, two = (list(csv.DictReader((tmp_path / n / "history.csv").open())) for n in "12")
+    assert len(one) == len(two) == 3
+    for first, second in zip(one, two, strict=True):
+        for name, value in first.items():
+            if value:
+                assert float(second[name]) == pytest.approx(float(value), rel=1e-4), name
+    states = [checkpoint.load(tmp_path / n / "model.pt") for n in "12"]
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(states[1][name], tensor, rtol=1e-4, atol=1e-6)

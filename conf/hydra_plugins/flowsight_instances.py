@@ -1,4 +1,4 @@
-"""A resolver for `conf/config.yaml`: rows x splits -> the dicts that DVC's `foreach` walks.
+"""Resolvers for `conf`: rows x splits -> the dicts that DVC's `foreach` walks, and rows from rows.
 
 DVC cannot make `train@spatial-1` with `${item.model}` from a matrix, and it cannot expand a number
 into a range, so the product is written into `params.yaml` when it is composed. Hydra imports this
@@ -12,19 +12,32 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from flowsight.models.blocks import last_blocks
 
-def instances(rows: DictConfig, split_ids: ListConfig) -> DictConfig:
-    """The stage instances of every row and split.
+
+def instances(rows: DictConfig, split_ids: ListConfig, systems: ListConfig) -> DictConfig:
+    """The stage instances of every row of the systems, and split.
 
     Returns:
-        `train` and `attention` (phase 1), `train_attended` (phase 2), `spatial_attention` (networks
-        over clips that have it) and `evaluate`; keys are `<row>-<split_id>`, values what `dvc.yaml`
-        interpolates.
+        `train` and `attention` (phase 1), `explain` and `learn_attention` (rows that make other
+        maps of a phase-1 network), `train_attended` (phase 2), `alternate` (two rows in turn,
+        under the name of the one that sees frames), `predict_attended`, `spatial_attention`
+        (networks over clips that have it) and `evaluate`; keys are `<row>-<split_id>`, values what
+        `dvc.yaml` interpolates. `results` is where each system's are, for the report.
     """
-    explained = {row.maps for row in rows.values() if row.maps is not None}
-    kinds = ("train", "attention", "train_attended", "spatial_attention", "evaluate")
-    found: dict[str, Any] = {kind: {} for kind in kinds}
+    groups = ("train", "attention", "explain", "learn_attention", "train_attended", "alternate",
+              "predict_attended", "spatial_attention", "evaluate")  # fmt: skip
+    found: dict[str, Any] = {group: {} for group in groups}
+    in_turn = {name for name, row in rows.items() if row.maps and rows[row.maps].maps == name}
+    explained = {row.maps for row in rows.values() if row.maps is not None} - in_turn
+    found["results"] = {
+        # a file that always exists stands for the results of a system that is left out
+        row.system: f"results/{row.system}" if row.system in systems else "README.md"
+        for row in rows.values()
+    }
     for name, row in rows.items():
+        if row.system not in systems:
+            continue
         shown = bool((row.network.get("attention") or {}).get("spatial"))
         entry = found["evaluate"].setdefault(
             row.system, {"system": row.system, "attention": "attention"}
@@ -33,16 +46,38 @@ def instances(rows: DictConfig, split_ids: ListConfig) -> DictConfig:
             entry["attention"] = "spatial_attention"
         for split_id in split_ids:
             key, item = f"{name}-{split_id}", _item(name, row, str(split_id))
+            if row.get("explains"):
+                _add_explaining(found, key, item, row, rows)
+                continue
             if row.maps is None:
                 found["train"][key] = item
             else:
-                item |= {"init": f"{row.init}-{split_id}", "maps": f"{row.maps}-{split_id}"}
-                found["train_attended"][key] = item
+                item["maps"] = f"{row.maps}-{split_id}"
+                found["predict_attended"][key] = item
+            if name in in_turn and row.input.modality == "rgb":
+                other = _item(row.maps, rows[row.maps], str(split_id))
+                partner = {f"other_{field}": value for field, value in other.items()}
+                found["alternate"][key] = {**item, **partner}
+            elif row.maps is not None and name not in in_turn:
+                found["train_attended"][key] = {**item, "init": f"{row.init}-{split_id}"}
             if name in explained:
                 found["attention"][key] = item
             if shown:
                 found["spatial_attention"][key] = item
     return OmegaConf.create(found)
+
+
+def _add_explaining(
+    found: dict[str, Any], key: str, item: dict[str, str], row: DictConfig, rows: DictConfig
+) -> None:
+    """A row without a network of its own: it reads the checkpoint of the row it explains."""
+    item = {**item, "explains": row.explains.row, "of": f"{row.explains.row}-{item['split']}"}
+    through = row.explains.get("through")
+    if through is None:
+        found["explain"][key] = item
+        return
+    other = {f"through_{k}": v for k, v in _item(through, rows[through], item["split"]).items()}
+    found["learn_attention"][key] = {**item, **other, "through": f"{through}-{item['split']}"}
 
 
 def _item(name: str, row: DictConfig, split_id: str) -> dict[str, str]:
@@ -67,4 +102,27 @@ def _code(model: str) -> str:
     return model if is_folder else f"{model}.py"
 
 
+def variant(base: str, changes: DictConfig, *, _root_: DictConfig) -> DictConfig:
+    """A row that differs from another in a few places.
+
+    Args:
+        base: key of `rows`.
+        changes: what is different, nested as in the row.
+
+    Returns:
+        The whole row.
+    """
+    if base not in _root_.rows:
+        raise ValueError(f"variant of an unknown row {base!r}")
+    row = OmegaConf.create(OmegaConf.to_container(_root_.rows[base], resolve=True))
+    OmegaConf.set_struct(row, True)  # a misspelt key is an error, not a new one
+    merged = OmegaConf.merge(row, changes)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+OmegaConf.register_new_resolver(
+    "blocks", lambda backbone, places: last_blocks(backbone, list(places)), replace=True
+)
+OmegaConf.register_new_resolver("variant", variant, replace=True)
 OmegaConf.register_new_resolver("instances", instances, replace=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flowsight import errors
-from flowsight.commands import cluster, registry, serving, standalone
+from flowsight.commands import cluster, registry, serving, standalone, tracking
 
 app = typer.Typer(
     help="From raw videos to two-stream attention results, reproducibly.",
@@ -23,11 +23,12 @@ app = typer.Typer(
 def repro(
     targets: Annotated[list[str] | None, typer.Argument(help="Stages; default: all.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Run even what did not change.")] = False,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Stages side by side.")] = 1,
 ) -> None:
     """Run the pipeline: only what changed since the last time."""
     from flowsight import running
 
-    running.repro(targets or [], force=force)
+    running.repro(targets or [], force=force, jobs=jobs)
 
 
 @app.command()
@@ -130,6 +131,7 @@ cluster.register(app)
 registry.register(app)
 serving.register(app)
 standalone.register(app)
+tracking.register(app)
 
 
 def main() -> None:

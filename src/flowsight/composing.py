@@ -49,13 +49,14 @@ def compose(overrides: Sequence[str], root: Path | str = ".") -> Params:
 def _groups(folder: Path) -> str:
     return "groups: " + "; ".join(
         f"{group} = {', '.join(sorted(file.stem for file in (folder / group).glob('*.yaml')))}"
-        for group in ("dataset", "recipe")
+        for group in ("dataset", "recipe", "study")
     )
 
 
 def describe(params: Params) -> str:
     """One line a person can check before a long run."""
+    used = [name for name, row in params.rows.items() if row.system in params.systems]
     return (
         f"dataset {params.dataset.name} (splits {', '.join(params.splits.ids)}), "
-        f"recipe {params.recipe}, rows {', '.join(params.rows)}, seed {params.seed}"
+        f"recipe {params.recipe}, rows {', '.join(used)}, seed {params.seed}"
     )

@@ -7,7 +7,7 @@ there and here, not in the composed file. Stage scripts call `load()` and hand p
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +152,17 @@ class AttentionParams:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AlternationParams:
+    """Two rows that see each other's maps, trained in turn."""
+
+    rounds: int = 4
+    """How often the maps are drawn anew; the epochs are shared out among the rounds."""
+
+    def __post_init__(self) -> None:
+        check(self.rounds >= 1, "rounds must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class FusionParams:
     """Two rows whose probabilities are averaged."""
 
@@ -167,6 +178,8 @@ class EvaluateParams:
 
     fusions: dict[str, FusionParams]
     """Name -> its two rows; the first is the baseline the others are compared with."""
+    headline: str | None = None
+    """The fusion that the report is about, and the others are its controls; null: the last."""
     fusion_steps: int
     """Steps of the grid on which the fusion weight is chosen, on validation data."""
     bootstrap_samples: int
@@ -180,6 +193,8 @@ class EvaluateParams:
 
     def __post_init__(self) -> None:
         check(len(self.fusions) > 0, "fusions must name at least one pair of rows")
+        known = self.headline is None or self.headline in self.fusions
+        check(known, f"headline names no fusion: {self.headline!r}")
         check(self.fusion_steps >= 1, "fusion_steps must be at least 1")
         check(self.bootstrap_samples >= 0, "bootstrap_samples must not be negative")
         check(0 < self.confidence < 1, "confidence must be in (0, 1)")
@@ -226,8 +241,11 @@ class Params:
     frames: FramesParams
     flow: FlowParams
     splits: SplitsParams
+    systems: tuple[str, ...]
+    """Whose rows run."""
     rows: dict[str, RowParams]
     attention: AttentionParams
+    alternation: AlternationParams = field(default_factory=AlternationParams)
     evaluate: EvaluateParams
     promotion: PromotionParams = field(default_factory=PromotionParams)
     instances: dict[str, Any] = field(default_factory=dict)
@@ -239,10 +257,27 @@ class Params:
         check(len(set(self.shards)) == len(self.shards), "shards repeat")
         for name in self.rows:
             check(bool(_NAME.fullmatch(name)), f"row name {name!r} is not a file name")
-        _check_rows(self.rows)
+        _check_rows(self.rows, self.alternation.rounds)
+        self._check_systems()
         for method, fusion in self.evaluate.fusions.items():
             for row in (fusion.spatial, fusion.temporal):
                 check(row in self.rows, f"evaluate.fusions.{method} names no row: {row!r}")
+                scored = self.rows[row].explains is None
+                check(
+                    scored, f"evaluate.fusions.{method}: {row} only makes maps, it scores no clip"
+                )
+
+    def _check_systems(self) -> None:
+        known = ", ".join(dict.fromkeys(row.system for row in self.rows.values()))
+        check(len(self.systems) > 0, f"expected systems of {known}, got none")
+        for name in self.systems:
+            found = any(row.system == name for row in self.rows.values())
+            check(found, f"expected systems of {known}, got {name!r}")
+        check(len(set(self.systems)) == len(self.systems), "systems repeat")
+
+    def rows_of(self, system: str) -> dict[str, RowParams]:
+        """Rows of a system, in their order."""
+        return {name: row for name, row in self.rows.items() if row.system == system}
 
     def row(self, name: str) -> RowParams:
         """One row by name.
@@ -255,16 +290,63 @@ class Params:
         return self.rows[name]
 
 
-def _check_rows(rows: dict[str, RowParams]) -> None:
+def _check_rows(rows: dict[str, RowParams], rounds: int) -> None:
     for name, row in rows.items():
         for key in ("init", "maps"):
             other = getattr(row, key)
             check(other is None or other in rows, f"rows.{name}.{key} names no row: {other!r}")
+        if row.explains is not None:
+            _check_explains(name, row, rows)
         if row.init is not None:
+            check(rows[row.init].explains is None, f"rows.{name}.init: {row.init} trains nothing")
             same = rows[row.init].network.backbone == row.network.backbone
             check(same, f"rows.{name}.init has another backbone than rows.{row.init}")
         if row.maps is not None:
-            check(rows[row.maps].maps is None, f"rows.{name}.maps must name a phase-1 row")
+            other = rows[row.maps]
+            in_turn = other.maps == name and row.init is None and other.init is None
+            check(
+                other.maps is None or in_turn,
+                f"rows.{name}.maps must name a phase-1 row, or one without `init` whose maps are "
+                f"{name}'s (the two are trained in turn)",
+            )
+            check(
+                in_turn or row.init is not None,
+                f"rows.{name} goes on from no row; name one in `init`",
+            )
+            check(
+                not in_turn or row.map_control is None,
+                f"rows.{name}: no map_control where two rows are trained in turn",
+            )
+            check(
+                not in_turn or row.train.epochs >= rounds,
+                f"rows.{name}.train.epochs: expected at least an epoch for each of "
+                f"alternation.rounds={rounds}, got {row.train.epochs}",
+            )
+
+
+def _check_explains(name: str, row: RowParams, rows: dict[str, RowParams]) -> None:
+    assert row.explains is not None
+    for key in ("row", "through"):
+        other = getattr(row.explains, key)
+        if other is None:
+            continue
+        check(other in rows, f"rows.{name}.explains.{key} names no row: {other!r}")
+        named = rows[other]
+        phase1 = named.init is None and named.maps is None and named.explains is None
+        check(phase1, f"rows.{name}.explains.{key} must name a phase-1 row, got {other}")
+    explained = rows[row.explains.row]
+    network = replace(row.network, target_layers=explained.network.target_layers)
+    same = (network, row.input) == (explained.network, explained.input)
+    check(
+        same and (row.system, row.model) == (explained.system, explained.model),
+        f"rows.{name} must be as rows.{row.explains.row}, whose network it explains, but for "
+        f"network.target_layers",
+    )
+    if row.explains.through is not None:
+        through = rows[row.explains.through]
+        other_stream = through.input.modality != row.input.modality
+        check(other_stream, f"rows.{name}.explains.through must name a row of the other stream")
+        check(row.explains.key_every == 1, f"rows.{name}: no key frames where maps are learnt")
 
 
 def load(path: Path | str = "params.yaml") -> Params:

@@ -61,7 +61,7 @@ def predict(
         InputError: no such clips, a checkpoint of another network, logits that are not finite.
         ResourceError: the GPU's memory does not hold a chunk of views.
     """
-    clips, classes = load_clips(manifest, split, packs, maps)
+    clips, classes = load_clips(manifest, split, packs, maps, map_control=row.map_control)
     wanted = sorted((c for c in clips if c.subset in SUBSETS), key=lambda clip: clip.clip_id)
     if not wanted:
         raise InputError(f"expected validation or test clips in {split}, found none")
@@ -107,16 +107,16 @@ def clip_scores(network: nn.Module, clip: Clip, row: RowParams) -> tuple[Tensor,
         (K,) float32 on the CPU; the share, in [0, 1].
     """
     positions, counts = view_positions(clip, row.input, row.test.num_views)
+    # one read for all views: their stacks overlap, and a frame is decoded once
     crops = _crops(read_images(clip, row.input, positions), row.input, row.test.num_crops)
-    total, right = torch.zeros(0), 0.0
     each = row.input.images_per_input
+    num_inputs = len(crops) * len(positions)
+    total, right = torch.zeros(0), 0.0
     try:
-        for start in range(0, len(crops) // each, chunk_size()):
-            inputs = network_input(
-                crops[start * each : (start + chunk_size()) * each],
-                row.input,
-                map_channel=row.network.map_channel,
-            )
+        for start in range(0, num_inputs, chunk_size()):
+            stop = min(start + chunk_size(), num_inputs)
+            images = _part(crops, start * each, stop * each)
+            inputs = network_input(images, row.input, map_channel=row.network.map_channel)
             # crops of one kind stand together: the same views again and again
             weights = counts[np.arange(start, start + len(inputs)) % len(counts)]
             logits = _forward(network, inputs).double()
@@ -147,11 +147,20 @@ def view_positions(clip: Clip, params: InputParams, num_views: int) -> tuple[Ind
     return np.array(list(counted)), np.array(list(counted.values()), dtype=np.float64)
 
 
-def _crops(images: Images, params: InputParams, num_crops: int) -> Images:
+def _crops(images: Images, params: InputParams, num_crops: int) -> list[Images]:
+    """Kinds of crops, each of all views (N, C, crop_px, crop_px), without copies."""
     size = {"resize_px": params.resize_px, "crop_px": params.crop_px}
     if num_crops == 1:
-        return transforms.centre_crop(images, **size)
+        return [transforms.centre_crop(images, **size)]
     return transforms.ten_crop(images, modality=params.modality, **size)
+
+
+def _part(crops: Sequence[Images], start: int, stop: int) -> Images:
+    """Inputs `start` to `stop` of the crops, kind after kind; only these are copied."""
+    count = len(crops[0])
+    kinds = range(start // count, -(-stop // count))
+    parts = [crops[k][max(0, start - k * count) : stop - k * count] for k in kinds]
+    return np.concatenate(parts)
 
 
 def chunk_size() -> int:

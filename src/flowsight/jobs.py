@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
 from flowsight import config, files, pipeline, schedule, tracking
+from flowsight.config import Params
 
 
 def train(
@@ -33,18 +35,7 @@ def train(
     params = config.load()
     row_params = params.row(row)
     stage_hash = pipeline.stage_key(stage)
-    tags = {
-        "dataset": params.dataset.name,
-        "recipe": params.recipe,
-        "row": row,
-        "split": split.stem,
-        "stage": stage,
-        "stage_hash": stage_hash,
-        "bit_reproducible": str(schedule.is_bit_reproducible(row_params.train)),
-        "micro_batch": str(schedule.micro_batch(row_params.train)),
-    }
-    everything = asdict(row_params) | {"seed": params.seed, "threads": params.threads}
-    with tracking.run(out.name, params=everything, tags=tags) as log:
+    with tracked(out.name, row, params, split, stage, stage_hash) as log:
         # after the tracker has started: both take seconds to load, each on its own core
         from flowsight import checkpoint, networks, resume, training
 
@@ -66,3 +57,22 @@ def train(
             checkpoint.save(state, folder / "model.pt")
         schedule.write_history(epochs, history)
         resume.discard(key)
+
+
+def tracked(
+    name: str, row: str, params: Params, split: Path, stage: str, stage_hash: str
+) -> AbstractContextManager[tracking.Log]:
+    """Record the training of a row (`tracking.run`) with what went into it."""
+    train = params.row(row).train
+    tags = {
+        "dataset": params.dataset.name,
+        "recipe": params.recipe,
+        "row": row,
+        "split": split.stem,
+        "stage": stage,
+        "stage_hash": stage_hash,
+        "bit_reproducible": str(schedule.is_bit_reproducible(train)),
+        "micro_batch": str(schedule.micro_batch(train)),
+    }
+    everything = asdict(params.row(row)) | {"seed": params.seed, "threads": params.threads}
+    return tracking.run(name, params=everything, tags=tags)

@@ -35,8 +35,10 @@ def build(
         (B, C, H, W), or (B, C, T, H, W) for clips -> logits (B, K).
 
     Raises:
-        InputError: no such model, or weights that do not fit.
+        InputError: no such model, a target layer it does not have, or weights that do not fit.
     """
+    from flowsight.models.backbone import check_layers
+
     try:
         model = importlib.import_module(f"flowsight.models.{row.model}")
     except ModuleNotFoundError as error:
@@ -57,6 +59,8 @@ def build(
         dropout=row.network.dropout,
         pretrained=pretrained,
     )
+    # attention asks for them only after hours of training
+    check_layers(network, row.network.target_layers)
     return network
 
 

@@ -42,7 +42,8 @@ class Node:
     name: str
     """`frames`, or `validate@manifest`."""
     stages: tuple[str, ...]
-    """Its instances with the parameters as they are now; a mapped node may get others."""
+    """Its instances with the parameters as they are now; a mapped node may get others, or have none
+    now."""
     mapped: bool
     upstream: tuple[str, ...]
     """Nodes right before it, by name."""
@@ -64,11 +65,14 @@ def load(root: Path | str = ".") -> dict[str, Node]:
         InputError: a file is missing, the nodes form a cycle, or instances of one node ask for
             different queues.
     """
-    return build(pipeline.load(root))
+    return build(pipeline.load(root, unused=True))
 
 
 def build(stages: Mapping[str, Stage]) -> dict[str, Node]:
     """Nodes of the given stages, each after the ones it needs.
+
+    Args:
+        stages: in the order of `dvc.yaml`.
 
     Raises:
         InputError: as for `load`.
@@ -94,10 +98,18 @@ def _node_of(stage: Stage) -> str:
 
 
 def _edges(stages: Mapping[str, Stage]) -> dict[str, set[str]]:
-    """For each node the nodes whose instances one of its instances reads."""
+    """For each node the nodes whose instances one of its instances reads.
+
+    What an unused group reads and writes is known in part, so it may seem to read what reads it.
+    There the order of `dvc.yaml` decides: stages stand below those that they read.
+    """
+    place = {name: number for number, name in enumerate(stages)}
     edges: dict[str, set[str]] = {_node_of(stage): set() for stage in stages.values()}
     for name, needed in pipeline.upstream(stages).items():
-        edges[_node_of(stages[name])] |= {_node_of(stages[other]) for other in needed}
+        for other in needed:
+            guessed = stages[name].unused or stages[other].unused
+            if not guessed or place[other] < place[name]:
+                edges[_node_of(stages[name])].add(_node_of(stages[other]))
     return edges
 
 
@@ -113,10 +125,11 @@ def _without_detours(order: Iterable[str], before: Mapping[str, set[str]]) -> di
 
 
 def _node(name: str, stages: list[Stage], upstream: Iterable[str]) -> Node:
-    sections = {str(stage.meta.get("group", "")) for stage in stages}
+    # an instance would say which system it belongs to
+    sections = {str(stage.meta.get("group", SEVERAL_SYSTEMS * stage.unused)) for stage in stages}
     return Node(
         name=name,
-        stages=tuple(stage.name for stage in stages),
+        stages=tuple(stage.name for stage in stages if not stage.unused),
         mapped=stages[0].from_params,
         upstream=tuple(upstream),
         section=sections.pop() if len(sections) == 1 else SEVERAL_SYSTEMS,

@@ -22,6 +22,7 @@ from typing import Any
 from flowsight.errors import InputError
 
 _REFERENCE = re.compile(r"\$\{([^}]+)\}")
+_WRITTEN = ("outs", "metrics", "plots")
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,30 @@ class Stage:
     desc: str = ""
     from_params: bool = False
     """Whether parameters say which instances there are (`foreach: ${...}`)."""
+    unused: bool = False
+    """Whether it stands for a group that the parameters give no instance."""
 
 
 def read_yaml(path: Path) -> Any:
     """A YAML file as plain values (ruamel, as DVC reads it)."""
-    from ruamel.yaml import YAML
+    from ruamel.yaml import YAML, YAMLError
 
-    return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    try:
+        return YAML(typ="safe").load(text)
+    except YAMLError:  # the parser in C stumbles over `:` in a plain text between braces
+        return YAML(typ="safe", pure=True).load(text)
 
 
-def load(root: Path | str = ".") -> dict[str, Stage]:
+def load(root: Path | str = ".", *, unused: bool = False) -> dict[str, Stage]:
     """Every stage of `<root>/dvc.yaml`, in the file's order.
+
+    Args:
+        root: folder of `dvc.yaml` and `params.yaml`.
+        unused: also the groups that these parameters give no instance, each as one stage under
+            the group's name. What an instance decides is unknown, so its paths end before it:
+            `checkpoints/${key}` is `checkpoints`, which overlaps with whatever an instance of
+            other parameters would write.
 
     Raises:
         InputError: a file is missing or a reference names nothing.
@@ -69,9 +83,28 @@ def load(root: Path | str = ".") -> dict[str, Stage]:
     declared, params = read_yaml(root / "dvc.yaml")["stages"], read_yaml(root / "params.yaml")
     stages: dict[str, Stage] = {}
     for group, entry in declared.items():
-        for stage in _expand(group, entry, params):
-            stages[stage.name] = stage
+        found = {stage.name: stage for stage in _expand(group, entry, params)}
+        if unused and not found:
+            found = {group: _unused(group, entry["do"], params)}
+        stages |= found
     return stages
+
+
+def _unused(group: str, entry: Mapping[str, Any], params: Mapping[str, Any]) -> Stage:
+    places = {
+        kind: [_known_part(_path(place), params) for place in entry.get(kind, [])]
+        for kind in ("deps", *_WRITTEN)
+    }
+    meta = {k: v for k, v in entry.get("meta", {}).items() if "${" not in str(v)}
+    known = {**places, "cmd": "", "meta": meta, "desc": entry.get("desc", "")}
+    return replace(_stage(group, None, known, params), from_params=True, unused=True)
+
+
+def _known_part(path: str, params: Mapping[str, Any]) -> str:
+    """A path up to the first folder or file that an instance names."""
+    beginning, *instance = re.split(r"\$\{\s*(?:item|key)\b", path, maxsplit=1)
+    known = str(_resolve(beginning, params))
+    return known.rpartition("/")[0] if instance else known
 
 
 def _expand(group: str, entry: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[Stage]:
@@ -93,19 +126,23 @@ def _stage(
     group: str, key: str | None, entry: Mapping[str, Any], context: Mapping[str, Any]
 ) -> Stage:
     entry = _resolve(entry, context)
-    written = [*entry.get("outs", []), *entry.get("metrics", []), *entry.get("plots", [])]
+    written = [place for kind in _WRITTEN for place in entry.get(kind, [])]
     return Stage(
         name=group if key is None else f"{group}@{key}",
         group=group,
         key=key,
         cmd=entry["cmd"],
         deps=tuple(entry.get("deps", [])),
-        # an output with options is written `path: {options}`
-        outs=tuple(next(iter(out)) if isinstance(out, Mapping) else out for out in written),
+        outs=tuple(_path(out) for out in written),
         params=tuple(entry.get("params", [])),
         meta=entry.get("meta", {}),
         desc=entry.get("desc", ""),
     )
+
+
+def _path(out: Any) -> str:
+    """An output with options is written `path: {options}`."""
+    return next(iter(out)) if isinstance(out, Mapping) else out
 
 
 def _resolve(value: Any, context: Mapping[str, Any]) -> Any:

@@ -147,6 +147,25 @@ class TestParams:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExplainsParams:
+    """Other maps of a network that there is: such a row trains none of its own."""
+
+    row: str
+    """Phase-1 row whose checkpoint makes the maps."""
+    key_every: int = 1
+    """Every k-th frame goes through the network; maps between are carried along the flow."""
+    through: str | None = None
+    """Phase-1 row of the other stream whose classification loss teaches the attention network, in
+    place of Grad-CAM; null: Grad-CAM."""
+    area_weight: float = 1.0
+    """With `through`: what a map costs that lets everything pass, in nats."""
+
+    def __post_init__(self) -> None:
+        check(self.key_every >= 1, "key_every must be at least 1")
+        check(self.area_weight >= 0, "area_weight must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RowParams:
     """One trained network: a row of the parameters."""
 
@@ -159,6 +178,12 @@ class RowParams:
     """Row whose checkpoint training goes on from."""
     maps: str | None
     """Row whose attention maps are the map channel; null: the constant."""
+    map_control: str | None = None
+    """What stands in for a clip's own maps, in training and in test: `shuffled` (those of a clip of
+    another class) or `constant`; null: nothing. A row that learns as much from these has maps that
+    explain nothing."""
+    explains: ExplainsParams | None = None
+    """Set: the row only makes maps, of another row's network; null: a network of its own."""
     network: NetworkParams
     input: InputParams
     train: TrainParams
@@ -169,3 +194,9 @@ class RowParams:
         clips = self.input.clip_length is not None
         check(not (clips and self.network.map_channel), "clips have no map_channel")
         check(clips or self.network.attention is None, "network.attention needs input.clip_length")
+        if self.map_control is not None:
+            check_choice("map_control", self.map_control, ("shuffled", "constant"))
+            check(self.maps is not None, "map_control needs maps to stand in for")
+        if self.explains is not None:
+            own = self.init is None and self.maps is None
+            check(own, "a row that explains another one trains nothing: init and maps must be null")

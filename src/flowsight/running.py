@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
-from flowsight import composing, config, pipeline
+from flowsight import composing, config, parallel, pipeline
 from flowsight.config import Params
 from flowsight.errors import (
     FlowsightError,
@@ -32,12 +35,20 @@ _QUIET = {
 }
 
 
-def repro(targets: Sequence[str] = (), *, force: bool = False, root: Path | str = ".") -> None:
+def repro(
+    targets: Sequence[str] = (), *, force: bool = False, jobs: int = 1, root: Path | str = "."
+) -> None:
     """Bring every result up to date and say where they are.
 
     What `dvc repro` alone does not do: parameters and input are checked before anything is
     touched; a `dvc.lock` broken by a kill is repaired; after a failure the earlier outputs are put
     back, and the failing stage's own message and exit code come out.
+
+    Args:
+        targets: stages; none: all.
+        force: run even what did not change.
+        jobs: stages run side by side; what they print goes to `build/logs/<stage>.log`.
+        root: the repository.
 
     Raises:
         FlowsightError: of the kind that the failing stage reported.
@@ -48,11 +59,14 @@ def repro(targets: Sequence[str] = (), *, force: bool = False, root: Path | str 
     check_input(params, stages, root)
     repair_lock(root)
     print(f"flowsight: {composing.describe(params)}", file=sys.stderr)
-    command = ["dvc", "repro", *(["--force"] if force else []), *targets]
-    code, failure = _run(command, root)
-    if code:
-        restore(root)
-        raise _as_error(code, failure)
+    if jobs > 1:
+        _repro_parallel(targets, force, jobs, root)
+    else:
+        command = ["dvc", "repro", *(["--force"] if force else []), *targets]
+        code, failure = _run(command, root)
+        if code:
+            restore(root)
+            raise _as_error(code, failure)
     keep_lock(root)
     page = root / "results" / "report" / "index.html"
     where = page if page.is_file() else root / "results"
@@ -73,7 +87,7 @@ def check_input(params: Params, stages: dict[str, pipeline.Stage], root: Path) -
             f"bring it with `flowsight import {params.dataset.name} SOURCE`"
         )
     for name, row in params.rows.items():
-        weights = row.network.weights
+        weights = row.network.weights if row.system in params.systems else None
         if weights not in (None, "imagenet") and not (root / "data/weights" / weights).is_file():
             raise InputError(
                 f"rows.{name}.network.weights: expected {root / 'data/weights' / weights}, found "
@@ -120,10 +134,44 @@ def _is_lock(path: Path) -> bool:
 def _run(command: list[str], root: Path) -> tuple[int, dict[str, str] | None]:
     with tempfile.TemporaryDirectory() as folder:
         note = Path(folder) / "failure.json"
-        variables = {**environment(), "FLOWSIGHT_FAILURE": str(note)}
+        variables = {**_run_environment(), "FLOWSIGHT_FAILURE": str(note)}
         # `env` looks the command up on the new PATH
         code = subprocess.run(["env", *command], cwd=root, env=variables, check=False).returncode
         return code, json.loads(note.read_text()) if note.exists() else None
+
+
+def _repro_parallel(targets: Sequence[str], force: bool, jobs: int, root: Path) -> None:
+    env = _run_environment()
+    try:
+        waiting = parallel.wanted(targets, force=force, root=root, env=env)
+    except subprocess.CalledProcessError as error:
+        raise _as_error(error.returncode, None) from None
+    with tempfile.TemporaryDirectory() as folder:
+
+        def start(stage: str, output: IO[bytes]) -> subprocess.Popen[bytes]:
+            command = ["env", "dvc", "--wait-for-lock", "repro", "--single-item"]
+            command += [*(["--force"] if force else []), stage]
+            own = {**env, "FLOWSIGHT_FAILURE": str(Path(folder) / f"{stage}.json")}
+            return subprocess.Popen(
+                command, cwd=root, env=own, stdout=output, stderr=subprocess.STDOUT
+            )
+
+        failed = parallel.run(waiting, start, jobs=jobs, logs=root / "build" / "logs")
+        if failed is None:
+            return
+        stage, code, log = failed
+        note = Path(folder) / f"{stage}.json"
+        failure = json.loads(note.read_text()) if note.exists() else None
+    restore(root)
+    if failure is None:
+        raise FlowsightError(f"{stage} ended with {code}; what it printed stands in {log}")
+    raise _as_error(code, failure)
+
+
+def _run_environment() -> dict[str, str]:
+    """With a name for this run of the pipeline; its trainings stand under it in MLflow."""
+    name = f"repro-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    return {**environment(), "FLOWSIGHT_RUN_ID": os.environ.get("FLOWSIGHT_RUN_ID") or name}
 
 
 def environment() -> dict[str, str]:

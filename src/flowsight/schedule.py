@@ -61,9 +61,15 @@ def learning_rate(params: TrainParams, epoch: int) -> float:
     return params.lr
 
 
-def is_over(history: Sequence[Epoch], params: TrainParams) -> bool:
-    """Whether training ends after these epochs: all done, or no better validation loss for long."""
-    if len(history) >= params.epochs:
+def is_over(history: Sequence[Epoch], params: TrainParams, num_epochs: int | None = None) -> bool:
+    """Whether training ends after these epochs: all done, or no better validation loss for long.
+
+    Args:
+        history: the epochs so far.
+        params: the row's.
+        num_epochs: how many are to be done; None: the row's.
+    """
+    if len(history) >= (params.epochs if num_epochs is None else num_epochs):
         return True
     losses = [epoch.val_loss for epoch in history if epoch.val_loss is not None]
     if params.patience is None or not losses:

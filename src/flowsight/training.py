@@ -50,6 +50,7 @@ def fit(
     init: Path | None = None,
     maps: Path | None = None,
     pretrained: Mapping[str, Tensor] | None = None,
+    part: range | None = None,
 ) -> tuple[dict[str, Tensor], list[Epoch]]:
     """Train a row on the training clips of a split.
 
@@ -63,6 +64,7 @@ def fit(
         log: called with the metrics of each epoch and its number.
         init: folder of a checkpoint of the same network to start from.
         pretrained: weights of the backbone to start from.
+        part: epochs of the row's schedule to do, counted from 0 (one round of several); None: all.
 
     Returns:
         State dict on the CPU (of the best validation loss if `patience` is set, else the last),
@@ -72,14 +74,14 @@ def fit(
         InputError: no training clips, weights that do not fit, a loss that is not finite.
         ResourceError: the device's memory does not hold a batch.
     """
-    clips, classes = load_clips(manifest, split, packs, maps)
+    clips, classes = load_clips(manifest, split, packs, maps, map_control=row.map_control)
     with seeding.reproducible(params.threads), _quiet_lightning():
         seeding.seed_everything(params.seed)
         network = networks.build(row, len(classes), pretrained)
         if init is not None:
             checkpoint.restore(network, init / "model.pt")
         network = network.to(memory_format=networks.memory_format(network))  # free speed
-        run = _Run(network, row, row_name, params.seed, scratch_key, log)
+        run = _Run(network, row, row_name, params.seed, scratch_key, log, part)
         _train(run, clips, len(classes), split)
     return run.result(), run.history
 
@@ -95,7 +97,9 @@ class _Run(lightning.Callback):
         seed: int,
         scratch_key: str,
         log: Log,
+        part: range | None,
     ) -> None:
+        self.part = range(row.train.epochs) if part is None else part
         self.network, self.row, self.row_name, self.seed = network, row, row_name, seed
         self.scratch_key, self.report = scratch_key, log  # Lightning puts its own `log` here
         self.history: list[Epoch] = []
@@ -118,7 +122,12 @@ class _Run(lightning.Callback):
     @property
     def epoch(self) -> int:
         """The epoch to come or under way, counted from 0."""
-        return len(self.history)
+        return self.part.start + len(self.history)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do."""
+        return schedule.is_over(self.history, self.row.train, len(self.part))
 
     def result(self) -> dict[str, Tensor]:
         """Weights on the CPU in the plain memory layout, whatever they were trained in."""
@@ -138,7 +147,7 @@ class _Run(lightning.Callback):
             trainer.precision_plugin.load_state_dict(self._precision_state)
             self._optimizer_state = None
         if trainer.is_global_zero:
-            counts = self.row.train.epochs, int(trainer.num_training_batches), self.epoch
+            counts = self.part.stop, int(trainer.num_training_batches), self.epoch
             self.display = EpochProgress(f"train {self.row_name}", *counts)
 
     def on_train_epoch_start(
@@ -176,7 +185,7 @@ class _Run(lightning.Callback):
         if self.row.train.patience is not None and schedule.is_best(self.history):
             self.best = _plain(self.network.state_dict())
         self.report({k: v for k, v in asdict(done).items() if v is not None}, done.epoch)
-        trainer.should_stop = schedule.is_over(self.history, self.row.train)
+        trainer.should_stop = self.is_over
         if trainer.is_global_zero:
             resume.save(self._state(trainer), self.scratch_key)
         if self.display is not None:
@@ -205,13 +214,13 @@ def _train(run: _Run, clips: Sequence[Clip], num_classes: int, split: Path) -> N
     val_clips = [clip for clip in clips if clip.subset == "val"]
     if not train_clips:
         raise InputError(f"expected training clips in {split}, found none")
-    if schedule.is_over(run.history, params):
+    if run.is_over:
         return
     trainer = lightning.Trainer(
         accelerator="auto",
         devices=params.devices,
         precision=params.precision,
-        max_epochs=params.epochs - run.epoch,
+        max_epochs=run.part.stop - run.epoch,
         callbacks=[run],
         logger=False,
         enable_checkpointing=False,

@@ -40,7 +40,9 @@ def test_learns_and_keeps_the_best_epoch() -> None:
     assert list(learnt.history[0]) == ["epoch", "train_loss", "val_loss"]
     assert min(losses) < 0.5 * losses[0]
     _, val = learning.split_by_clip(found, 0.2, 1)
-    now = learning._loss(learnt.network, learning.batches(val, 8, None))
+    now = learning._mean_loss(
+        learnt.network, learning._against_maps, learning.batches(val, 8, None)
+    )
     assert now == pytest.approx(min(losses), abs=1e-7)
     assert not learnt.network.training
 

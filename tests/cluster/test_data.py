@@ -156,6 +156,25 @@ def test_a_main_that_moves_meanwhile_is_no_loss(mine: Toy) -> None:
     assert answer["commit"] == head(mine)
 
 
+def test_a_work_tree_with_main_checked_out_follows(mine: Toy) -> None:
+    """As with `make airflow`, whose repository is the one a person works in."""
+    mine.run("git", "pull", "-q", "origin", "main", cwd=mine.source)
+    worker = mine.worker("a", FLOWSIGHT_REPO=str(mine.source))
+    answer = take(mine, worker, {"Walk/a.avi": 1})
+    assert mine.run("git", "rev-parse", "main", cwd=mine.source) == answer["commit"]
+    assert (mine.source / "data/raw/mine.dvc").is_file()
+    assert mine.run("git", "status", "--porcelain", cwd=mine.source) == ""
+
+    with (mine.source / "params.yaml").open("a") as file:
+        file.write("# not committed\n")
+    video(mine.root / "drop/Walk/b.avi", 2)
+    code, _, said = worker.call("ingest", "--drop", str(mine.root / "drop"))
+    assert code == 2
+    assert "where main is checked out, without changes that are not committed" in said
+    assert (mine.root / "drop/Walk/b.avi").is_file(), "it waits"
+    assert mine.run("git", "rev-parse", "main", cwd=mine.source) == answer["commit"]
+
+
 def test_an_official_data_set_and_a_rendered_one_take_nothing(toy: Toy) -> None:
     video(toy.root / "drop/Walk/a.avi", 1)
     worker = toy.worker("a")

@@ -89,6 +89,11 @@ class Service:
     def ended(self) -> bool:
         return self.process is None or self.process.poll() is not None
 
+    def wait(self, timeout_sec: float) -> int:
+        """Exit code of a process that ends by itself."""
+        assert self.process is not None, f"{self.name} was not started"
+        return self.process.wait(timeout_sec)
+
     def tail(self, num_lines: int = 25) -> str:
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join(text.splitlines()[-num_lines:])

@@ -1,8 +1,9 @@
 """The topology of `deploy/compose.yaml` as processes: PostgreSQL, Redis, Airflow, workers, MLflow.
 
-Same executor, broker, result store, queues and environment variables; a directory stands for the
-object store. Each worker has its own HOME, AIRFLOW_HOME, FLOWSIGHT_WORK, TMPDIR and DVC folders, as
-if on a machine of its own; the folders of the remote, the fragments and the scratch are shared.
+Same executor, broker, result store, queues and environment variables. First a directory stands for
+the object store, then an S3 server (`cluster_store`). Each worker has its own HOME, AIRFLOW_HOME,
+FLOWSIGHT_WORK, TMPDIR and DVC folders, as if on a machine of its own; the folders of the remote,
+the fragments and the scratch are shared.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster_processes import Service, Services, free_port, unprivileged_user
+from cluster_rest import Rest
 
 BIN = Path(sys.executable).parent
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -43,32 +45,36 @@ def postgres_bin() -> Path | None:
     return versions[-1].parent if versions else None
 
 
-@dataclass
-class Cluster:
+@dataclass(kw_only=True)
+class Cluster(Rest):
     """Ports, secrets, folders and the running services."""
 
     services: Services
-    folder: Path
     repo: Path
     """Bare git repository: workers clone from it and push to it, Airflow reads its DAGs from it."""
     extra: Mapping[str, str] = field(default_factory=dict)
     """More environment for everything."""
-    ports: dict[str, int] = field(default_factory=dict)
-    password: str = field(default_factory=lambda: secrets.token_hex(8))
+    store: dict[str, str] = field(default_factory=dict)
+    """What a worker must know of an object store."""
     jwt: str = field(default_factory=lambda: secrets.token_hex(48))
     fernet: str = field(
         default_factory=lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
     )
     named: dict[str, Service] = field(default_factory=dict)
-    token: str = ""
+    workers: dict[str, str] = field(default_factory=dict)
+    """Name -> queues."""
 
     def __post_init__(self) -> None:
         for name in ("postgres", "redis", "airflow", "mlflow"):
             self.ports.setdefault(name, free_port())
         for name in ("remote", "fragments", "scratch", "artifacts", "task-logs", "dvc-config"):
             (self.folder / name).mkdir(exist_ok=True)
+        self.set_remote(f"url = {self.folder / 'remote'}")
+
+    def set_remote(self, settings: str) -> None:
+        """Name the DVC remote of all workers."""
         (self.folder / "dvc-config" / "config").write_text(
-            f"['remote \"shared\"']\n    url = {self.folder / 'remote'}\n"
+            f"['remote \"shared\"']\n    {settings}\n"
             "[core]\n    remote = shared\n    analytics = false\n    check_update = false\n"
         )
 
@@ -81,10 +87,6 @@ class Cluster:
     @property
     def broker(self) -> str:
         return f"redis://:{self.password}@127.0.0.1:{self.ports['redis']}/0"
-
-    @property
-    def mlflow_url(self) -> str:
-        return f"http://127.0.0.1:{self.ports['mlflow']}"
 
     def base_env(self, home: Path) -> dict[str, str]:
         """What every process gets: our Python first, no reports home, a home of its own."""
@@ -100,6 +102,8 @@ class Cluster:
             "GX_ANALYTICS_ENABLED": "False",
             "DO_NOT_TRACK": "1",
             "PYTHONUNBUFFERED": "1",
+            # Airflow names its processes; without this it would overwrite the mark we know them by
+            "SPT_NOENV": "1",
             **self.extra,
         }
 
@@ -113,7 +117,7 @@ class Cluster:
             "CORE__LOAD_EXAMPLES": False,
             "CORE__FERNET_KEY": self.fernet,
             "CORE__PARALLELISM": 8,
-            "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,viewer:viewer",
+            "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,viewer:viewer,flowsight:user",
             "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": self.folder / "passwords.json",
             "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
             "DATABASE__SQL_ALCHEMY_CONN": self.database("airflow"),
@@ -143,6 +147,9 @@ class Cluster:
         return {
             **self.base_env(home),
             "AIRFLOW_HOME": str(home / "airflow"),
+            # a retrained model is registered, and the gate alone lets it into service
+            "FLOWSIGHT_REGISTER": "1",
+            "FLOWSIGHT_PROMOTION": "automatic",
             **{f"AIRFLOW__{key}": str(value) for key, value in settings.items()},
         }
 
@@ -159,6 +166,8 @@ class Cluster:
         home = self.folder / "homes" / name
         return {
             **self.airflow_env(name),
+            "AIRFLOW_CONN_FLOWSIGHT_AIRFLOW": f"http://flowsight:{self.password}@127.0.0.1:"
+            f"{self.ports['airflow']}",
             "FLOWSIGHT_REPO": str(self.repo),
             "FLOWSIGHT_RUNS": str(self.folder / "fragments"),
             "FLOWSIGHT_SCRATCH": str(self.folder / "scratch"),
@@ -170,6 +179,7 @@ class Cluster:
             "MLFLOW_TRACKING_PASSWORD": self.password,
             "DVC_GLOBAL_CONFIG_DIR": str(self.folder / "dvc-config"),
             "DVC_SITE_CACHE_DIR": str(home / "dvc-site"),
+            **self.store,
         }
 
     # services -------------------------------------------------------------------------------
@@ -184,7 +194,8 @@ class Cluster:
             "FLOWSIGHT_RETRY_DELAY_SEC": "1",
             "FLOWSIGHT_RETRAIN_SCHEDULE": "off",
         }
-        accounts = {"ADMIN_PASSWORD": self.password, "VIEWER_PASSWORD": self.password}
+        users = ("ADMIN", "VIEWER", "FLOWSIGHT")
+        accounts = {f"{user}_PASSWORD": self.password for user in users}
         slots = {"GPU_SLOTS": "2", "CPU_SLOTS": "2"}  # each worker takes either kind
         self.run_script("airflow-init.sh", {**env, **accounts, **slots})
         for name in ("api-server", "scheduler", "dag-processor"):
@@ -286,12 +297,14 @@ class Cluster:
             "MLFLOW_FLASK_SERVER_SECRET_KEY": self.jwt,
             "MLFLOW_ARTIFACTS": str(self.folder / "artifacts"),
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_WORKERS": "1",
         }
         command = [DEPLOY / "mlflow-server.sh"]
         self.named["mlflow"] = self.services.start("mlflow", command, env, cwd=home)
 
     def start_worker(self, name: str, queues: str) -> None:
         """A Celery worker on a machine of its own, one task at a time."""
+        self.workers[name] = queues
         command = [BIN / "airflow", "celery", "worker", "--celery-hostname", f"{name}@%h"]
         command += ["--queues", queues, "--concurrency", "1", "--skip-serve-logs"]
         self.named[name] = self.services.start(name, command, self.worker_env(name))
@@ -304,14 +317,14 @@ class Cluster:
             parts = ("metadatabase", "scheduler", "dag_processor")
             return all(state[part]["status"] == "healthy" for part in parts)
 
-        self.named["api-server"].wait_healthy(healthy, timeout_sec=180)
+        self.named["api-server"].wait_healthy(healthy, timeout_sec=300)
 
     def wait_workers(self, names: set[str]) -> None:
         def answer() -> bool:
             return {node.split("@")[0] for node in self.ping_workers()} >= names
 
         for name in names:
-            self.named[name].wait_healthy(answer, timeout_sec=120)
+            self.named[name].wait_healthy(answer, timeout_sec=300)
 
     def ping_workers(self) -> dict[str, Any]:
         """Workers that answer through the broker, as `celery inspect ping` asks them."""
@@ -325,71 +338,4 @@ class Cluster:
             with urllib.request.urlopen(f"{self.mlflow_url}/health", timeout=5) as answer:
                 return bool(answer.status == 200)
 
-        self.named["mlflow"].wait_healthy(healthy, timeout_sec=120)
-
-    # Airflow's REST interface ---------------------------------------------------------------
-
-    def log_in(self, user: str, password: str) -> str:
-        answer = self.request("POST", "/auth/token", {"username": user, "password": password})
-        return str(answer["access_token"])
-
-    def get(self, path: str) -> Any:
-        return self.request("GET", path)
-
-    def request(self, method: str, path: str, body: Any = None) -> Any:
-        """One call; raises urllib.error.HTTPError for an answer of 400 and above."""
-        headers = {"Content-Type": "application/json"}
-        if self.token:
-            headers["Authorization"] = f"Bearer {self.token}"
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.ports['airflow']}{path}",
-            method=method,
-            headers=headers,
-            data=None if body is None else json.dumps(body).encode(),
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read() or b"null")
-
-    def mlflow_runs(self) -> list[dict[str, Any]]:
-        """Every run of the server, each with its info and data."""
-        login = base64.b64encode(f"admin:{self.password}".encode()).decode()
-        headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
-
-        def ask(path: str, body: Any) -> Any:
-            url, data = f"{self.mlflow_url}/api/2.0/mlflow/{path}", json.dumps(body).encode()
-            request = urllib.request.Request(url, data=data, headers=headers)
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return json.loads(answer.read())
-
-        found = ask("experiments/search", {"max_results": 100}).get("experiments", [])
-        ids = [experiment["experiment_id"] for experiment in found]
-        return list(ask("runs/search", {"experiment_ids": ids}).get("runs", []))
-
-    def trigger(self, dag: str, run_id: str, conf: Mapping[str, Any]) -> None:
-        body = {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf)}
-        self.request("POST", f"/api/v2/dags/{dag}/dagRuns", body)
-
-    def unpause(self, dag: str) -> bool:
-        """Whether the DAG is there (parsed) and now runs."""
-        try:
-            self.request("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
-        except urllib.error.HTTPError as error:
-            if error.code == 404:
-                return False
-            raise
-        return True
-
-    def run_state(self, dag: str, run_id: str) -> str:
-        return str(self.get(f"/api/v2/dags/{dag}/dagRuns/{run_id}")["state"])
-
-    def tasks(self, dag: str, run_id: str) -> list[dict[str, Any]]:
-        path = f"/api/v2/dags/{dag}/dagRuns/{run_id}/taskInstances?limit=500"
-        return list(self.get(path)["task_instances"])
-
-    def task_log(self, run_id: str, task_id: str) -> str:
-        """The last lines of every log of a task, for the message of a failing test."""
-        found = sorted(
-            (self.folder / "task-logs").rglob(f"*run_id={run_id}/task_id={task_id}/**/*")
-        )
-        texts = [f"{p.name}: {p.read_text(errors='replace')[-2500:]}" for p in found if p.is_file()]
-        return "\n".join(texts)
+        self.named["mlflow"].wait_healthy(healthy, timeout_sec=300)

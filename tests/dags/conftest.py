@@ -77,6 +77,8 @@ GATHERED = {"run_id": "r1", "rev": "abc123", "commit": "def456def456def", "stage
 FAKE = """#!{python} -IS
 import json, os, pathlib, signal, sys, time
 arguments = sys.argv[1:]
+if arguments[0] == "at":
+    arguments = arguments[2:]
 folder = pathlib.Path({folder!r})
 with open(folder / "calls", "a") as file:
     file.write(json.dumps(arguments) + "\\n")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import default_collate
 
 from flowsight.datasets import sampling, transforms
 from flowsight.datasets.batches import EpochBatches
@@ -19,6 +19,7 @@ from flowsight.datasets.clips import (
     count_positions,
     full_frames,
     load_clips,
+    loader,
     network_input,
     read_images,
     timeline,
@@ -93,14 +94,41 @@ def test_a_draw_depends_on_seed_epoch_and_item(clips: list[Clip]) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_worker_count_changes_nothing(clips: list[Clip], num_workers: int) -> None:
+def test_worker_count_changes_nothing(
+    clips: list[Clip], num_workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def load(workers: int) -> list[torch.Tensor]:
         batches = EpochBatches(len(clips), batch_size=5, seed=1, epoch=3)
         dataset = ClipDataset(clips, FLOW, train=True, seed=1)
-        return [x for x, _, _ in DataLoader(dataset, batch_sampler=batches, num_workers=workers)]
+        monkeypatch.setenv("FLOWSIGHT_WORKERS", str(workers))
+        return [x for x, _, _ in loader(dataset, batches)]
 
     for one, other in zip(load(0), load(num_workers), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("kind", ["rgb", "rgb without a map", "flow", "flow with maps"])
+def test_a_batch_is_its_items_whatever_reads_it(toy: Any, kind: str, train: bool) -> None:
+    flow = kind.startswith("flow")
+    maps = toy.maps if "maps" in kind else None
+    clips = load_clips(toy.manifest, toy.split, toy.flow if flow else toy.frames, maps)[0]
+    dataset = ClipDataset(
+        clips, FLOW if flow else RGB, train=train, seed=1, map_channel="without" not in kind
+    )
+    keys = [(4, index) for index in (3, 0, 17, 9, 3)]
+    one_by_one = default_collate([dataset[key] for key in keys])
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            batch = dataset.__getitems__(keys)
+            for whole, single in zip(batch, one_by_one, strict=True):
+                assert whole.dtype == single.dtype and whole.shape == single.shape
+                assert whole.contiguous().numpy().tobytes() == single.numpy().tobytes()
+    finally:
+        torch.set_num_threads(threads)
+    assert batch[0].flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_stack_is_interleaved_and_repeats_the_last_field(clips: list[Clip]) -> None:
@@ -131,7 +159,10 @@ def test_a_clip_shorter_than_a_stack(clips: list[Clip]) -> None:
 def test_full_frames(toy: Any, clips: list[Clip]) -> None:
     x = full_frames(clips[0], FLOW, range(7))
     assert x.shape == (7, 7, 30, 40) and x.dtype == torch.float32
-    assert torch.equal(x[:, 6], torch.full((7, 30, 40), 0.1)), "own maps would be a circle"
+    own = read_images(clips[0], FLOW, np.arange(7))[:, 6].astype(np.float32) / 255
+    assert x[:, 6].mean().item() == pytest.approx(own.mean(), abs=0.02), "what it was trained with"
+    constant = full_frames(replace(clips[0], maps=None), FLOW, range(7))[:, 6]
+    assert torch.equal(constant, torch.full((7, 30, 40), 0.1))
     plain = load_clips(toy.manifest, toy.split, toy.frames)[0]
     assert full_frames(plain[0], RGB, [0, 6]).shape == (2, 4, 30, 40)
     assert full_frames(plain[0], RGB, [0], map_channel=False).shape == (1, 3, 30, 40)
@@ -197,6 +228,8 @@ def test_a_clip_is_cropped_and_mirrored_as_one(toy: Any) -> None:
         modality="flow", crop_px=24, scales=params.scales, flip=True, rng=rng,
     )  # fmt: skip
     assert torch.equal(x, network_input(images, params, map_channel=False))
+    batch, _, _ = train.__getitems__([(5, 2), (6, 2)])
+    assert torch.equal(batch, torch.stack([x, train[6, 2][0]])), "a batch holds its items"
     test = ClipDataset(
         clips, replace(params, num_segments=1), train=False, seed=3, map_channel=False
     )

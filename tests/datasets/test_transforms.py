@@ -66,13 +66,14 @@ def test_ten_crop_is_torchvision_s(size: tuple[int, int], crop_px: int) -> None:
     short = min(size)
     ours = transforms.ten_crop(images, modality="rgb", resize_px=short, crop_px=min(crop_px, short))
     theirs = v2.TenCrop(min(crop_px, short))(torch.from_numpy(images))
-    np.testing.assert_array_equal(ours, torch.cat(theirs).numpy())
+    np.testing.assert_array_equal(np.concatenate(ours), torch.cat(theirs).numpy())
+    assert all(np.shares_memory(one, images) for one in ours[:5]), "no copies"
 
 
 def test_ten_crop_of_flow_negates_u_in_the_mirrored_half() -> None:
     images = np.zeros((1, 3, 8, 8), np.uint8)  # u v map
     images[:, 0], images[:, 1], images[:, 2] = 200, 90, 7
-    crops = transforms.ten_crop(images, modality="flow", resize_px=8, crop_px=4)
+    crops = np.concatenate(transforms.ten_crop(images, modality="flow", resize_px=8, crop_px=4))
     assert crops.shape == (10, 3, 4, 4)
     assert crops[:5, :, 0, 0].tolist() == [[200, 90, 7]] * 5
     assert crops[5:, :, 0, 0].tolist() == [[55, 90, 7]] * 5
@@ -159,6 +160,21 @@ def test_normalise_by_hand() -> None:
     np.testing.assert_allclose(transforms.normalise(flow, "flow")[0, :, 0, 0], expected, atol=1e-6)
     still = transforms.normalise(np.full((1, 2, 1, 1), 127, np.uint8), "flow")
     assert np.abs(still).max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("modality", "channels"), [("rgb", 3), ("rgb", 4), ("flow", 2), ("flow", 7), ("flow", 10)]
+)
+def test_normalise_into_gives_the_same_bits(modality: str, channels: int) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (2, channels, 9, 13)).astype(np.uint8)
+    expected = transforms.normalise(images, modality).transpose(0, 2, 3, 1)
+    out = np.empty((2, 9, 13, channels), np.float32)
+    transforms.normalise_into(out, images[..., ::-1][..., ::-1], modality)
+    assert out.tobytes() == expected.tobytes()
+    wider = np.empty((2, 9, 13, channels + 1), np.float32)
+    transforms.normalise_into(wider, images, modality, constant=0.1)
+    assert wider[..., :-1].tobytes() == expected.tobytes()
+    assert (wider[..., -1] == np.float32(0.1)).all()
 
 
 def test_normalise_of_mirrored_flow_is_the_negative(images: Images) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from flowsight import evaluation
+from flowsight.config import FusionParams
 from flowsight.errors import InputError
 from flowsight.evaluation import Folders, predictions
 
@@ -115,6 +116,36 @@ def test_results_have_what_dvc_and_the_report_read(results: Path, world_template
 def test_same_input_same_bytes(world_template: World, results: Path, tmp_path: Path) -> None:
     run(world_template, tmp_path / "again")
     assert hashes(tmp_path / "again") == hashes(results)
+
+
+def test_the_headline_is_compared_with_every_other_fusion(
+    world_template: World, tmp_path: Path
+) -> None:
+    two, attended = world_template.params.evaluate.fusions.values()
+    fusions = {
+        "two_stream": two,
+        "attention": attended,
+        "to_spatial": FusionParams(spatial=attended.spatial, temporal=two.temporal),
+        "to_temporal": FusionParams(spatial=two.spatial, temporal=attended.temporal),
+    }
+    fast = {"num_overlays": 0, "bootstrap_samples": 0, "fusions": fusions}
+    metrics = run(world_template, tmp_path / "out", headline="attention", **fast)
+    table = pd.read_csv(tmp_path / "out/comparisons.csv").set_index(["method", "baseline"])
+    between = [
+        pair for pair in table.index if pair[0].endswith("/fused") == pair[1].endswith("/fused")
+    ]
+    assert len(table.index) == len(set(table.index)), "no pair twice"
+    assert [(m, b) for m, b in between if m.endswith("/fused")] == [
+        ("attention/fused", "two_stream/fused"),
+        ("to_spatial/fused", "two_stream/fused"),
+        ("to_temporal/fused", "two_stream/fused"),
+        ("attention/fused", "to_spatial/fused"),
+        ("attention/fused", "to_temporal/fused"),
+    ]
+    for (method, baseline), row in table.iterrows():
+        expected = metrics[f"{method}/top1"] - metrics[f"{baseline}/top1"]
+        assert row["difference"] == pytest.approx(expected, abs=1e-9)
+    assert table.loc[("attention/spatial", "to_spatial/spatial"), "difference"] == 0
 
 
 def test_weight_does_not_see_test_clips(world: World, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The HTML page: what it says, and that a real browser likes it."""
 
+import dataclasses
 import re
 import shutil
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ import pandas as pd
 import pytest
 
 from flowsight import evaluation, reporting
-from flowsight.reporting import charts, formats
+from flowsight.config import FusionParams
+from flowsight.reporting import charts, formats, schedules
 from flowsight.reporting.charts import Line
 
 World = SimpleNamespace
@@ -92,6 +94,75 @@ def test_the_sentence_follows_the_interval(
     text = write(world_template, results, tmp_path / "report")
     sentences = ["is larger than resampling", "Attention costs accuracy here", "may be chance"]
     assert [s for s in sentences if s in text] == [s for s in sentences if s in says]
+
+
+def test_a_study_shows_the_headline_against_its_controls(
+    world_template: World, tmp_path: Path
+) -> None:
+    params = world_template.params
+    two, attended = params.evaluate.fusions.values()
+    control = dataclasses.replace(params.rows["spatial_attended"], map_control="shuffled")
+    fusions = {
+        "two_stream": two,
+        "attention": attended,
+        "shuffled": FusionParams(spatial="spatial_shuffled", temporal="temporal_shuffled"),
+        "to_spatial": FusionParams(spatial=attended.spatial, temporal="temporal"),
+    }
+    rows = {**params.rows, "spatial_shuffled": control, "temporal_shuffled": control}
+    block = dataclasses.replace(params.evaluate, fusions=fusions, headline="attention")
+    study = World(**vars(world_template) | {
+        "params": dataclasses.replace(params, rows=rows, evaluate=block)
+    })  # fmt: skip
+    predictions = tmp_path / "predictions"
+    shutil.copytree(world_template.folders.predictions, predictions)
+    for split in params.splits.ids:
+        for stream in ("spatial", "temporal"):
+            source = predictions / f"{stream}-{split}.parquet"
+            shutil.copy(source, predictions / f"{stream}_shuffled-{split}.parquet")
+    folders = dataclasses.replace(world_template.folders, predictions=predictions)
+    evaluation.evaluate("two_stream", study.params, folders, tmp_path / "results/two_stream")
+    page = write(study, tmp_path / "results", tmp_path / "report")
+    table = page[page.index('id="controls"') :]
+    table = table[: table.index("</table>")]
+    assert "With attention, against" in table
+    assert re.findall(r'<th scope="row">(.*?)</th>', table) == [
+        "Control, shuffled maps", "Attention to spatial only"]  # fmt: skip
+    assert '<div class="what">Fused, with attention</div>' in page, "not the last one"
+
+
+def test_both_schedules_are_drawn_over_all_epochs(world_template: World, tmp_path: Path) -> None:
+    """Phase 2 goes on where phase 1 ended; nothing is drawn where only one way was gone."""
+    params = world_template.params
+    history = world_template.root / "history"
+    assert schedules.content(history, params, "two_stream") == []
+
+    pair = {"spatial": "temporal", "temporal": "spatial"}
+    turns = {
+        f"{own}_turns": dataclasses.replace(params.rows[own], maps=f"{other}_turns")
+        for own, other in pair.items()
+    }
+    params = dataclasses.replace(
+        params,
+        rows=params.rows | turns,
+        evaluate=dataclasses.replace(params.evaluate, headline="attention"),
+    )
+    both = tmp_path / "history"
+    shutil.copytree(history, both)
+    for own in pair:
+        for split in params.splits.ids:
+            shutil.copy(both / f"{own}-{split}.csv", both / f"{own}_turns-{split}.csv")
+    cards = schedules.content(both, params, "two_stream")
+    assert [card["stream"] for card in cards] == ["spatial", "temporal"]
+    num = {
+        row: int(pd.read_csv(both / f"{row}-{params.splits.ids[0]}.csv")["epoch"].max())
+        for row in ("spatial", "spatial_attended", "spatial_turns")
+    }
+    for chart in cards[0]["charts"]:
+        phased, turned = re.findall(r'<polyline class="l spatial( turns)?" points="(.*?)"', chart)
+        assert (phased[0], turned[0]) == ("", " turns")
+        assert len(phased[1].split()) == num["spatial"] + num["spatial_attended"]
+        assert len(turned[1].split()) == num["spatial_turns"]
+        assert phased[1].split()[: num["spatial"]] == turned[1].split(), "the same epochs"
 
 
 def test_a_system_without_results_is_not_shown(world_template: World, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from flowsight import checkpoint
 from flowsight.errors import InputError
 from flowsight.models import backbone, two_stream
+from flowsight.models.blocks import LAST_BLOCKS, last_blocks
 
 
 @pytest.mark.parametrize("name", backbone.TARGET_LAYERS)
@@ -106,10 +107,15 @@ def test_unknown_name_lists_the_known_ones() -> None:
         backbone.pretrained_state("tiny")
 
 
-def test_unknown_layer_lists_similar_ones() -> None:
+def test_unknown_layer_lists_the_blocks_that_exist() -> None:
     network = backbone.create("tiny", num_classes=2)
-    with pytest.raises(InputError, match=r"'layer5'.*layer4"):
+    with pytest.raises(InputError, match=r"'layer5'.*blocks: layer1, layer2, layer3, layer4$"):
         backbone.check_layers(network, ["layer5"])
+    with torch.device("meta"):
+        inception = backbone.create("inception_v3", num_classes=2, init_weights=False)
+    with pytest.raises(InputError, match=r"'Mixed_8a'.*Conv2d_1a_3x3, .*Mixed_7b, Mixed_7c$") as no:
+        backbone.check_layers(inception, ["Mixed_8a"])
+    assert "\n" not in str(no.value) and "pool" not in str(no.value)
     with pytest.raises(InputError, match="at least one"):
         backbone.check_layers(network, [])
 
@@ -139,3 +145,27 @@ def test_tiny_needs_no_torchvision() -> None:
         "assert 'torchvision' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("name", LAST_BLOCKS)
+def test_last_blocks_are_blocks_with_feature_maps_in_order(name: str) -> None:
+    network = backbone.create(name, num_classes=2, init_weights=False).eval()
+    assert set(LAST_BLOCKS[name]) <= set(backbone.block_names(network))
+    seen: list[tuple[str, int]] = []
+    for block in LAST_BLOCKS[name]:
+        network.get_submodule(block).register_forward_hook(
+            lambda module, args, output, block=block: seen.append((block, output.ndim))
+        )
+    with torch.no_grad():
+        network(torch.zeros(1, 3, 96, 96))
+    assert seen == [(block, 4) for block in LAST_BLOCKS[name]]
+
+
+def test_layers_by_their_place() -> None:
+    assert last_blocks("inception_v3", [1]) == ["Mixed_7a"]
+    assert last_blocks("inception_v3", [1, 2, 3]) == ["Mixed_7a", "Mixed_7b", "Mixed_7c"]
+    with pytest.raises(ValueError, match=r"resnet18.*'resnet'"):
+        last_blocks("resnet", [1])
+    for places in ([0], [4], []):
+        with pytest.raises(ValueError, match="1, 2 and 3"):
+            last_blocks("tiny", places)

@@ -44,11 +44,11 @@ mlflow.models.set_model(Tiny())
 """
 
 
-def start_server(folder: Path, port: int) -> subprocess.Popen[bytes]:
+def start_server(folder: Path, port: int, *options: str) -> subprocess.Popen[bytes]:
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"),
         *("--port", str(port), "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"),
-        *("--artifacts-destination", str(folder / "artifacts")),
+        *("--artifacts-destination", str(folder / "artifacts"), *options),
     ]
     variables = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     variables.pop("MLFLOW_TRACKING_URI", None)

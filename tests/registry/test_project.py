@@ -94,6 +94,8 @@ else:
           "attention,1,fused,0.5,1,0.5,0.7,1,validation\\n")
     write(base + "paper_table.csv",
           "ours,comparable,why\\n50.0,False,another data set\\n,False,x\\n")
+    write(base + "confusion/attention.png", "a picture")
+    write(base + "overlays/Down__c.png", "another")
     pd.DataFrame({"fusion": "attention", "split_id": "1", "stream": "fused",
                   "clip_id": ["Down/c", "Up/d", "Up/b"], "subset": ["test", "test", "val"],
                   "label": ["Down", "Up", "Up"], "predicted": ["Down", "Down", "Up"],
@@ -156,7 +158,7 @@ def registry(
 
 
 def test_from_the_working_tree_and_from_a_revision_it_is_one_version(
-    registry: store.Registry, project: Path
+    registry: store.Registry, project: Path, tmp_path: Path
 ) -> None:
     made = registering.register("two_stream", root=project)
     commit = call("git", "rev-parse", "HEAD", at=project)
@@ -171,6 +173,11 @@ def test_from_the_working_tree_and_from_a_revision_it_is_one_version(
     run = registry.run(version)
     assert run.data.metrics["attention/fused/top1"] == 0.5
     assert run.data.params["rows.spatial.train.epochs"]
+    for picture, content in (("confusion/attention", "a picture"), ("overlays/Down__c", "another")):
+        kept = registry.download(made.run_id, f"evaluation/{picture}.png", tmp_path)
+        assert kept.read_text() == content
+    kept = {one.path for one in registry.client.list_artifacts(made.run_id, "evaluation")}
+    assert "evaluation/per_split.csv" in kept and "evaluation/predictions.parquet" not in kept
 
 
 def test_lineage_both_ways(registry: store.Registry, project: Path) -> None:

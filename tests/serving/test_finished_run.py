@@ -10,7 +10,8 @@ import pytest
 
 from flowsight.errors import InputError
 from flowsight.serving import bundle
-from flowsight.serving.prediction import Prediction, predict_videos
+from flowsight.serving.prediction import predict_videos
+from flowsight.serving.result import Prediction
 
 from ..test_end_to_end import FEW, ROOT, clone, flowsight
 

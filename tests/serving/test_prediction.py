@@ -17,7 +17,8 @@ from flowsight.metrics.fusion import fuse
 from flowsight.serving import memory, prediction
 from flowsight.serving.bundle import Bundle
 from flowsight.serving.memory import Limits
-from flowsight.serving.prediction import Prediction, predict_video, predict_videos
+from flowsight.serving.prediction import predict_video, predict_videos
+from flowsight.serving.result import Prediction
 from flowsight.video import pack
 from flowsight.video.decode import UnreadableVideo
 

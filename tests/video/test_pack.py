@@ -146,6 +146,67 @@ def test_broken_packs_name_the_file(tmp_path: Path, content: bytes, says: str) -
     assert "\n" not in str(caught.value)
 
 
+def test_a_pack_is_read_without_listing_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames, flow = frames_pack(tmp_path / "frames.zip"), flow_pack(tmp_path / "flow.zip")
+    expected = pack.read_frames(frames, [3, 0]), pack.read_flow(flow, [2, 1])
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("zipfile lists all members before it reads one")
+
+    monkeypatch.setattr(zipfile, "ZipFile", refuse)
+    found = pack.read_frames(frames, [3, 0]), pack.read_flow(flow, [2, 1])
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def repacked(whole: bytes, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(whole)) as source, zipfile.ZipFile(buffer, "w") as archive:
+        for member in source.infolist():
+            archive.writestr(member.filename, source.read(member), **options)  # type: ignore[arg-type]
+        archive.comment = b"made by hand" if not options else b""
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda whole: repacked(whole),
+        lambda whole: repacked(whole, compress_type=zipfile.ZIP_DEFLATED),
+        lambda whole: b"something before" + whole,
+    ],
+    ids=["with a comment", "compressed", "something before"],
+)
+def test_other_tools_zips_are_read_too(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    path = flow_pack(tmp_path / "flow.zip")
+    expected = pack.read_flow(path, [2, 0])
+    path.write_bytes(change(path.read_bytes()))
+    np.testing.assert_array_equal(pack.read_flow(path, [2, 0]), expected)
+
+
+def test_a_name_that_ends_another_is_not_taken_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "c.zip"
+    jpegs = [pack.encode_jpeg(texture(seed), 95) for seed in (1, 2)]
+    names = ("img_00001.jpg", "x_img_00001.jpg")
+    meta = {"num_frames": 1, "size": [32, 24]}
+    pack.write_pack(path, zip(names, jpegs, strict=True), meta)
+    found = pack.read_frames(path, [0])
+    pack.write_pack(path, [("img_00001.jpg", jpegs[0])], meta)
+    np.testing.assert_array_equal(found, pack.read_frames(path, [0]))
+
+
+@pytest.mark.parametrize("index", [0, 2])
+def test_a_flipped_bit_in_a_jpeg_is_found(tmp_path: Path, index: int) -> None:
+    path = frames_pack(tmp_path / "c.zip")
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo(pack.frame_name(index)).header_offset
+    content = bytearray(path.read_bytes())
+    content[start + 300] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"c\.zip, got: Bad CRC-32 for file 'img_0000"):
+        pack.read_frames(path, [index])
+
+
 def test_missing_pack_and_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "none.zip", tmp_path):
         with pytest.raises(InputError, match=str(path)):

@@ -3,7 +3,8 @@
 Training clips: Grad-CAM of their own class. Validation and test clips: the attention network, which
 never learns a label; their labels are taken away before anything else sees the clips.
 
-All maps come from whole (uncropped) frames with the map channel at its constant.
+All maps come from whole (uncropped) frames, with the map channel at its constant or, where two
+streams are trained in turn, with the maps that the network was trained with.
 """
 
 from __future__ import annotations
@@ -23,17 +24,18 @@ from torch import Tensor, nn
 
 from flowsight import checkpoint as checkpoints
 from flowsight import networks, seeding
-from flowsight.attention import pictures
+from flowsight.attention import map_files
 from flowsight.attention.attention_net import AttentionNetwork
 from flowsight.attention.gradcam import explain, layer_features, normalise
+from flowsight.attention.key_frames import EVERY_FRAME, KeyFrames
 from flowsight.attention.learning import Example, Learnt, learn
+from flowsight.attention.map_files import evenly, quantise
 from flowsight.config import AttentionParams
 from flowsight.datasets.clips import Clip, full_frames, load_clips
 from flowsight.errors import InputError
 from flowsight.files import atomic_dir, write_csv
 from flowsight.progress import track
 from flowsight.rows import InputParams, RowParams
-from flowsight.video import pack
 
 UNKNOWN = -1
 """Label of clips whose class must not be used."""
@@ -70,6 +72,8 @@ def extract(
     network_out: Path,
     seed: int,
     threads: int,
+    maps: Path | None = None,
+    keys: KeyFrames = EVERY_FRAME,
 ) -> None:
     """Write the attention maps of every clip of a split, and the network that made some of them.
 
@@ -86,30 +90,51 @@ def extract(
         network_out: folder for the attention network's `model.pt` and `history.csv`.
         seed: of the attention network.
         threads: of torch.
+        maps: what the network's own map channel sees; None: its constant.
+        keys: which frames go through the network; the maps of the others are filled in.
 
     Raises:
         InputError: no training clip, or a checkpoint of another network.
     """
-    clips, classes = load_clips(manifest, split, packs)
-    labelled = [clip for clip in clips if clip.subset == "train"]
+    clips, classes = load_clips(manifest, split, packs, maps)
+    labelled = training_clips(clips, split)
     unlabelled = [without_label(clip) for clip in clips if clip.subset != "train"]
-    if not labelled:
-        raise InputError(f"expected training clips in {split}, found none; check the splits stage")
     stream = load_stream(row, len(classes), checkpoint)
-    meta = {"layers": list(stream.layers), "row": name}
+    meta: dict[str, Any] = {"layers": list(stream.layers), "row": name}
+    if keys.every > 1:
+        meta["key_every"] = keys.every
     with (
         seeding.reproducible(threads),
         atomic_dir(network_out) as network_folder,
         atomic_dir(out) as folder,
     ):
-        examples = explain_clips(stream, labelled, folder, meta, max_frames=attention.max_frames)
+        examples = explain_clips(
+            stream, labelled, folder, meta, max_frames=attention.max_frames, keys=keys
+        )
         learnt = _learn(examples, attention, seed, stream.device)
         checkpoints.save(learnt.network.state_dict(), network_folder / "model.pt")
         write_csv(pd.DataFrame(learnt.history), network_folder / "history.csv")
-        predict_clips(stream, learnt.network, unlabelled, folder, meta)
-        shown = [clip for clip in unlabelled if clip.subset == "test"] or labelled
-        for i in evenly(len(shown), attention.num_pictures):
-            _draw(shown[i], row.input.modality, folder)
+        predict_clips(stream, learnt.network, unlabelled, folder, meta, keys)
+        draw_some(unlabelled or labelled, row, attention.num_pictures, folder)
+
+
+def training_clips(clips: Sequence[Clip], split: Path) -> list[Clip]:
+    """The clips to learn from.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [clip for clip in clips if clip.subset == "train"]
+    if not found:
+        raise InputError(f"expected training clips in {split}, found none; check the splits stage")
+    return found
+
+
+def draw_some(clips: Sequence[Clip], row: RowParams, count: int, folder: Path) -> None:
+    """Pictures of a few clips' maps; of test clips, if there are any."""
+    shown = [clip for clip in clips if clip.subset == "test"] or list(clips)
+    for i in evenly(len(shown), count):
+        map_files.draw(shown[i], row.input.modality, folder)
 
 
 def without_label(clip: Clip) -> Clip:
@@ -136,26 +161,28 @@ def explain_clips(
     meta: Mapping[str, Any],
     *,
     max_frames: int,
+    keys: KeyFrames = EVERY_FRAME,
 ) -> list[Example]:
     """Write Grad-CAM maps of labelled clips, each explaining the clip's own class.
 
     Returns:
-        Frames to learn from: at most `max_frames` of each clip, evenly drawn, fewer where the
-        features of all would pass 2 GiB.
+        Frames to learn from: at most `max_frames` of each clip, evenly drawn (of the key frames),
+        fewer where the features of all would pass 2 GiB.
     """
     per_clip = frames_to_learn(stream, clips, max_frames)
     examples: list[Example] = []
     for clip, count in zip(track(clips, "Grad-CAM"), per_clip, strict=True):
-        kept = set(evenly(clip.num_frames, count))
+        chosen = keys.indices(clip.num_frames)
+        kept = {chosen[i] for i in evenly(len(chosen), count)}
         maps = []
-        for indices, x in _batches(stream, clip):
+        for indices, x in read_batches(stream, clip, chosen):
             classes = torch.full((len(x),), clip.label, device=x.device)
             found = explain(stream.network, x, classes, stream.layers)
             maps.append(found.maps.cpu())
             for i in (i for i, frame in enumerate(indices) if frame in kept):
                 features = [feature[i].cpu().clone() for feature in found.features]
                 examples.append(Example(clip.clip_id, features, maps[-1][i]))
-        _write(clip, torch.cat(maps), folder, {**meta, "source": "grad_cam"})
+        map_files.write(clip, _maps_of(clip, maps, keys), folder, {**meta, "source": "grad_cam"})
     return examples
 
 
@@ -191,6 +218,7 @@ def predict_clips(
     clips: Sequence[Clip],
     folder: Path,
     meta: Mapping[str, Any],
+    keys: KeyFrames = EVERY_FRAME,
 ) -> None:
     """Write the attention network's maps of clips whose class is unknown.
 
@@ -200,8 +228,12 @@ def predict_clips(
     for clip in track(clips, "attention maps"):
         if clip.label != UNKNOWN:
             raise ValueError(f"expected {clip.clip_id} without its label; use without_label")
-        maps = [predict(stream, attention_network, x) for _, x in _batches(stream, clip)]
-        _write(clip, torch.cat(maps), folder, {**meta, "source": "attention_network"})
+        chosen = keys.indices(clip.num_frames)
+        maps = [
+            predict(stream, attention_network, x) for _, x in read_batches(stream, clip, chosen)
+        ]
+        source = {"source": "attention_network"}
+        map_files.write(clip, _maps_of(clip, maps, keys), folder, {**meta, **source})
 
 
 @torch.no_grad()
@@ -222,25 +254,22 @@ def predict(stream: Stream, attention_network: AttentionNetwork, x: Tensor) -> T
     return normalise(attention_network(features)).cpu()
 
 
-def quantise(maps: Tensor) -> npt.NDArray[np.uint8]:
-    """[0, 1] -> 0..255, to the nearest."""
-    return (maps * 255).round().to(torch.uint8).numpy()
+def _maps_of(clip: Clip, maps: Sequence[Tensor], keys: KeyFrames) -> npt.NDArray[np.uint8]:
+    """Maps of all frames, as stored, from the pieces of the key frames' maps."""
+    found = keys.fill(torch.cat(list(maps)).numpy(), clip.num_frames, clip.pack)
+    return quantise(torch.from_numpy(found))
 
 
-def evenly(count: int, wanted: int) -> list[int]:
-    """At most `wanted` indices below `count`: the middles of equal parts, in order."""
-    wanted = min(wanted, count)
-    return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
-
-
-def _batches(stream: Stream, clip: Clip) -> Iterator[tuple[range, Tensor]]:
+def read_batches(
+    stream: Stream, clip: Clip, indices: Sequence[int]
+) -> Iterator[tuple[Sequence[int], Tensor]]:
     """Frame indices and network input, piece by piece; the next piece is read meanwhile."""
 
-    def read(piece: range) -> Tensor:
+    def read(piece: Sequence[int]) -> Tensor:
         return full_frames(clip, stream.inputs, piece, map_channel=stream.map_channel)
 
-    starts = range(0, clip.num_frames, _FRAMES_AT_ONCE)
-    pieces = [range(s, min(s + _FRAMES_AT_ONCE, clip.num_frames)) for s in starts]
+    starts = range(0, len(indices), _FRAMES_AT_ONCE)
+    pieces = [indices[start : start + _FRAMES_AT_ONCE] for start in starts]
     with ThreadPoolExecutor(max_workers=1) as reader:
         waiting = reader.submit(read, pieces[0])
         for piece, following in zip(pieces, [*pieces[1:], None], strict=True):
@@ -248,22 +277,3 @@ def _batches(stream: Stream, clip: Clip) -> Iterator[tuple[range, Tensor]]:
             if following is not None:
                 waiting = reader.submit(read, following)
             yield piece, x.to(stream.device)
-
-
-def _write(clip: Clip, maps: Tensor, folder: Path, meta: Mapping[str, Any]) -> None:
-    path = folder / f"{clip.clip_id}.zip"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pack.write_maps(path, quantise(maps), {**meta, "clip_id": clip.clip_id})
-
-
-def _draw(clip: Clip, modality: str, folder: Path) -> None:
-    """Three frames (flow fields) of a clip with its maps, as a PNG in `folder/pictures`."""
-    indices = evenly(clip.num_frames, 3)
-    maps = pack.read_maps(folder / f"{clip.clip_id}.zip", indices)
-    if modality == "flow":
-        fields = pack.read_flow(clip.pack, [min(i, clip.num_frames - 2) for i in indices])
-        images = [pictures.flow_picture(field) for field in fields]
-    else:
-        images = list(pack.read_frames(clip.pack, indices))
-    strip = [pictures.overlay(image, m) for image, m in zip(images, maps, strict=True)]
-    pictures.save_strip(strip, folder / "pictures" / f"{clip.clip_id.replace('/', '__')}.png")

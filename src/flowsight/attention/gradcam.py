@@ -7,8 +7,10 @@ For class y with score z_y (a logit) and the feature map L of a target layer, H 
     alpha_c = 1 / (H W) * sum_ij  d z_y / d L_cij          (weight of channel c)
     map     = ReLU( sum_c alpha_c L_c )                    (H, W)
 
-Several layers: each map is upsampled bilinearly to one size and they are averaged. Then every map
-is divided by its maximum; a map that is zero everywhere stays zero.
+Every map is divided by its maximum; a map that is zero everywhere stays zero. Several layers: each
+map is upsampled bilinearly to one size and divided by its maximum, so that no layer drowns the
+others (gradients grow and shrink from layer to layer); their mean is divided by its maximum again.
+The thesis does not say how it combines them.
 
 Source: Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via
 Gradient-based Localization", equations 1 and 2.
@@ -88,7 +90,8 @@ def explain(
     features = [feature.detach() for feature in features]
     maps = [_weighted_sum(*pair) for pair in zip(features, gradients, strict=True)]
     maps_size = largest_size(features) if size is None else size
-    return Explanation(normalise(combine(maps, maps_size)), logits.detach(), features)
+    scaled = [normalise(resize(m, maps_size)) for m in maps]
+    return Explanation(normalise(combine(scaled, maps_size)), logits.detach(), features)
 
 
 def layer_features(network: nn.Module, inputs: Tensor, layers: Sequence[str]) -> list[Tensor]:

@@ -7,8 +7,8 @@ neighbouring frames are almost equal) for training and for choosing the epoch.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,22 @@ from flowsight.attention.attention_net import AttentionNetwork
 from flowsight.attention.gradcam import largest_size
 from flowsight.errors import InputError
 from flowsight.progress import track
+
+
+class Frame(Protocol):
+    """A frame of a training clip, whatever is learnt from it."""
+
+    @property
+    def clip_id(self) -> str:
+        """Clips are never split between training and validation."""
+
+    @property
+    def features(self) -> Sequence[Tensor]:
+        """(C, h, w) of each target layer, on the CPU."""
+
+
+Item = TypeVar("Item", bound=Frame)
+Loss = Callable[[AttentionNetwork, list[Item]], Tensor]
 
 
 class Example(NamedTuple):
@@ -66,6 +82,40 @@ def learn(
     Raises:
         InputError: no example.
     """
+    return fit(
+        examples,
+        _against_maps,
+        hidden_channels=hidden_channels,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        val_share=val_share,
+        seed=seed,
+        device=device,
+    )
+
+
+def fit(
+    examples: Sequence[Item],
+    loss: Loss[Item],
+    *,
+    hidden_channels: int,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    val_share: float,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> Learnt:
+    """As `learn`, with any frames and any loss.
+
+    Args:
+        examples: frames of training clips.
+        loss: network and frames of one size -> mean loss, with a graph in training.
+
+    Raises:
+        InputError: no example.
+    """
     if not examples:
         raise InputError("expected training clips to learn attention from, got none")
     train, val = split_by_clip(examples, val_share, seed)
@@ -75,8 +125,9 @@ def learn(
     history: list[dict[str, float]] = []
     best, state = float("inf"), copy.deepcopy(network.state_dict())
     for epoch in track(range(epochs), "attention network"):
-        train_loss = _train_epoch(network, optimizer, batches(train, batch_size, generator))
-        val_loss = _loss(network, batches(val, batch_size, None))
+        cut = batches(train, batch_size, generator)
+        train_loss = _train_epoch(network, optimizer, loss, cut)
+        val_loss = _mean_loss(network, loss, batches(val, batch_size, None))
         history.append({"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss})
         if val_loss < best:
             best, state = val_loss, copy.deepcopy(network.state_dict())
@@ -85,8 +136,8 @@ def learn(
 
 
 def split_by_clip(
-    examples: Sequence[Example], val_share: float, seed: int
-) -> tuple[list[Example], list[Example]]:
+    examples: Sequence[Item], val_share: float, seed: int
+) -> tuple[list[Item], list[Item]]:
     """Cut examples into a training and a validation part with no clip on both sides.
 
     At least one clip goes to each side; a single clip is on both, for want of another.
@@ -102,12 +153,12 @@ def split_by_clip(
 
 
 def batches(
-    examples: Sequence[Example], batch_size: int, generator: torch.Generator | None
-) -> list[list[Example]]:
+    examples: Sequence[Item], batch_size: int, generator: torch.Generator | None
+) -> list[list[Item]]:
     """Cut into batches of frames of one size, shuffled where a generator is given."""
     count = len(examples)
     order = torch.randperm(count, generator=generator).tolist() if generator else range(count)
-    by_size: dict[tuple[torch.Size, ...], list[Example]] = {}
+    by_size: dict[tuple[torch.Size, ...], list[Item]] = {}
     for i in order:
         key = tuple(feature.shape for feature in examples[i].features)
         by_size.setdefault(key, []).append(examples[i])
@@ -121,7 +172,7 @@ def batches(
     return cut
 
 
-def _initial(example: Example, hidden_channels: int, seed: int) -> AttentionNetwork:
+def _initial(example: Frame, hidden_channels: int, seed: int) -> AttentionNetwork:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         channels = [len(feature) for feature in example.features]
@@ -129,37 +180,42 @@ def _initial(example: Example, hidden_channels: int, seed: int) -> AttentionNetw
 
 
 def _train_epoch(
-    network: AttentionNetwork, optimizer: torch.optim.Optimizer, cut: Sequence[list[Example]]
+    network: AttentionNetwork,
+    optimizer: torch.optim.Optimizer,
+    loss: Loss[Item],
+    cut: Sequence[list[Item]],
 ) -> float:
     network.train()
     total, count = 0.0, 0
-    for features, target in _stacked(network, cut):
+    for batch in cut:
         optimizer.zero_grad()
-        loss = F.binary_cross_entropy(network(features), target)
-        loss.backward()
+        mean = loss(network, batch)
+        mean.backward()
         optimizer.step()
-        total, count = total + loss.item() * len(target), count + len(target)
+        total, count = total + mean.item() * len(batch), count + len(batch)
     return total / count
 
 
 @torch.no_grad()
-def _loss(network: AttentionNetwork, cut: Sequence[list[Example]]) -> float:
+def _mean_loss(network: AttentionNetwork, loss: Loss[Item], cut: Sequence[list[Item]]) -> float:
     network.eval()
     total, count = 0.0, 0
-    for features, target in _stacked(network, cut):
-        total += F.binary_cross_entropy(network(features), target).item() * len(target)
-        count += len(target)
+    for batch in cut:
+        total += loss(network, batch).item() * len(batch)
+        count += len(batch)
     return total / count
 
 
-def _stacked(
-    network: AttentionNetwork, cut: Sequence[list[Example]]
-) -> Iterator[tuple[list[Tensor], Tensor]]:
-    """Batches as tensors on the network's device: [(B, C, h, w) ...], (B, h, w)."""
+def _against_maps(network: AttentionNetwork, batch: Sequence[Example]) -> Tensor:
+    """Binary cross entropy with Grad-CAM's maps as soft targets."""
+    features = stacked(network, batch)
+    target = torch.stack([example.target for example in batch]).to(features[0].device)
+    assert target.shape[-2:] == largest_size(features)
+    return F.binary_cross_entropy(network(features), target)
+
+
+def stacked(network: AttentionNetwork, batch: Sequence[Frame]) -> list[Tensor]:
+    """Features of a batch on the network's device, (B, C, h, w) of each layer."""
     device = next(network.parameters()).device
-    for batch in cut:
-        layers = zip(*(example.features for example in batch), strict=True)
-        features = [torch.stack(layer).to(device) for layer in layers]
-        target = torch.stack([example.target for example in batch]).to(device)
-        assert target.shape[-2:] == largest_size(features)
-        yield features, target
+    layers = zip(*(example.features for example in batch), strict=True)
+    return [torch.stack(layer).to(device) for layer in layers]

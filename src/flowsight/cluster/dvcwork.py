@@ -8,12 +8,13 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from flowsight import pipeline, running
-from flowsight.cluster import processes
+from flowsight.cluster import dvc_session, processes
 from flowsight.cluster.workplace import Workplace
 from flowsight.errors import FlowsightError, InputError, ResourceError
 
@@ -74,10 +75,20 @@ def _copy_local_config(place: Workplace, tree: Path) -> None:
             local.update(content)
 
 
+@contextmanager
+def one_process(place: Workplace, tree: Path) -> Iterator[None]:
+    """In the block the DVC commands in a work tree that was set up share one process.
+
+    It starts right away. Each command otherwise costs a second of DVC's imports.
+    """
+    with dvc_session.shared(tree, environment(place, tree)):
+        yield
+
+
 def dvc(place: Workplace, tree: Path, *arguments: str, quiet: bool = True) -> processes.Done:
-    """Run a DVC command in a work tree, waiting for DVC's lock; see `processes.run`."""
-    command = ["dvc", *(["--wait-for-lock"] if arguments[0] == "repro" else []), *arguments]
-    return processes.run(command, cwd=tree, env=environment(place, tree), quiet=quiet)
+    """Run a DVC command in a work tree, waiting for DVC's lock; see `dvc_session.run`."""
+    command = [*(["--wait-for-lock"] if arguments[0] == "repro" else []), *arguments]
+    return dvc_session.run(tree, environment(place, tree), command, quiet=quiet)
 
 
 def transfer(place: Workplace, tree: Path, *arguments: str) -> None:
@@ -165,7 +176,7 @@ def repro(
         place: the worker's places.
         tree: its work tree.
         stage: name.
-        locks: file descriptors to hold while it runs.
+        locks: file descriptors to hold while it runs, also when we die.
         variables: added to the environment.
         force: run the command even if the run cache knows its outcome.
 
@@ -174,12 +185,13 @@ def repro(
     """
     # never `--allow-missing` here: without a lock entry and with inputs that are not there DVC
     # takes a stage for unchanged
-    command = ["dvc", "--wait-for-lock", "repro", "--single-item", "--pull"]
+    command = ["--wait-for-lock", "repro", "--single-item", "--pull"]
     command += ["--force"] if force else []
     with tempfile.TemporaryDirectory() as folder:
         note = Path(folder) / "failure.json"
-        env = {**environment(place, tree), **(variables or {}), "FLOWSIGHT_FAILURE": str(note)}
-        done = processes.run([*command, stage], cwd=tree, env=env, locks=locks)
+        own = {**(variables or {}), "FLOWSIGHT_FAILURE": str(note)}
+        env = environment(place, tree)
+        done = dvc_session.run(tree, env, [*command, stage], variables=own, locks=locks)
         if done.code:
             left = json.loads(note.read_text()) if note.exists() else None
             raise failure(done, left)
@@ -232,9 +244,7 @@ def listing(place: Workplace, tree: Path, out: str | None = None) -> dict[str, s
     Raises:
         ResourceError: the remote cannot be reached.
     """
-    script = str(Path(__file__).with_name("list_outs.py"))
-    command = ["python", "-P", script, *([] if out is None else [out])]
-    done = processes.run(command, cwd=tree, env=environment(place, tree), quiet=True)
+    done = dvc(place, tree, "list-outs", *([] if out is None else [out]))
     if done.code or not done.lines:
         raise ResourceError(f"cannot list what DVC tracks: {' '.join(done.lines[-2:])[:300]}")
     found: dict[str, str] = json.loads(done.lines[-1])

@@ -48,9 +48,10 @@ def gather(place: Workplace, run_id: str, *, rev: str) -> dict[str, Any]:
             stages = pipeline.load(tree)
             dvcwork.set_up(place, tree)
             entries = _all_entries(place, run_id, rev, stages)
-            _merge(place, tree, entries)
-            stage_run.check_consistent(place, tree, entries, stages)
-            results = _bring_results(place, tree, stages, run_id)
+            with dvcwork.one_process(place, tree):
+                _merge(place, tree, entries)
+                stage_run.check_consistent(place, tree, entries, stages)
+                results = _bring_results(place, tree, stages, run_id)
             commit = _commit(place, tree, name, run_id, rev)
     return {
         "run_id": run_id,

@@ -18,6 +18,7 @@ from flowsight.cluster.workplace import Workplace
 from flowsight.errors import FlowsightError, InputError, ResourceError
 
 _IDENTITY = ("-c", "user.name=flowsight", "-c", "user.email=flowsight@localhost")
+_FOLLOWS = "--receive-pack=git -c receive.denyCurrentBranch=updateInstead receive-pack"
 _AWAY = (
     "could not read from remote",
     "unable to access",
@@ -57,7 +58,9 @@ def git(*arguments: str, at: Path, text_in: str | None = None) -> str:
         return done.stdout.strip()
     said = done.stderr.strip() or done.stdout.strip()
     if "[rejected]" in said or "[remote rejected]" in said or "fetch first" in said:
-        raise RejectedError(f"git {arguments[0]}: {said.splitlines()[-1]}")
+        lines = said.splitlines()
+        why = next((line.strip() for line in lines if "rejected]" in line), lines[-1])
+        raise RejectedError(f"git {arguments[0]}: {why}")
     first = next((x for x in said.splitlines() if x.startswith(("fatal", "error"))), said[:300])
     if any(sign in said.lower() for sign in _AWAY):
         raise ResourceError(f"git {arguments[0]} cannot reach the repository: {first}")
@@ -190,11 +193,23 @@ def remove_tree(place: Workplace, path: Path) -> None:
 def push(place: Workplace, at: Path, name: str, commit: str = "HEAD") -> None:
     """Move a branch of the repository forward to a commit.
 
+    Where the repository is somebody's work tree with the branch checked out, its files follow.
+
     Raises:
         RejectedError: it moved in between.
+        InputError: it is checked out, and changes there are not committed.
         ResourceError: the repository cannot be reached.
     """
-    git("push", "-q", place.repo, f"{commit}:refs/heads/{name}", at=at)
+    follows = [_FOLLOWS] if Path(place.repo).is_dir() else []
+    try:
+        git("push", "-q", *follows, place.repo, f"{commit}:refs/heads/{name}", at=at)
+    except RejectedError as error:
+        if "staged changes" not in str(error):
+            raise
+        raise InputError(
+            f"expected {place.repo}, where {name} is checked out, without changes that are not "
+            f"committed, found some; commit or stash them"
+        ) from None
     with _locked(place):
         git("update-ref", f"refs/heads/{name}", git("rev-parse", commit, at=at), at=at)
 

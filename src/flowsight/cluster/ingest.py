@@ -73,10 +73,10 @@ def ingest(
             with gitwork.tree(place, f"ingest/{os.getpid()}", start) as tree:
                 name, adapter = _check_dataset(tree, dataset)
                 dvcwork.set_up(place, tree)
-                there = _listing(place, tree, name)
-                plan = _sort(waiting, there, adapter)
                 try:
-                    commit = _add(place, tree, name, plan, run_id) if plan.added else None
+                    with dvcwork.one_process(place, tree):
+                        plan = _sort(waiting, _listing(place, tree, name), adapter)
+                        commit = _add(place, tree, name, plan, run_id) if plan.added else None
                     break
                 except gitwork.RejectedError:
                     if attempt == 2:

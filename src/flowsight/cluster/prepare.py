@@ -30,7 +30,8 @@ def prepare(place: Workplace, run_id: str, *, rev: str, settings: Sequence[str])
         rev: branch, tag or commit to start from.
         settings: Hydra overrides. Without any, the parameters stay as committed. Where only values
             are given, only these change; a group (`dataset=`, `recipe=`) composes anew from
-            `conf/`, as `flowsight compose` does, with the other group as committed.
+            `conf/`, as `flowsight compose` does, with the other group as committed. `systems=a,b`
+            leaves out what belongs to all other systems.
 
     Returns:
         run_id, rev (commit to work at) and groups (stage group -> names of its stages).
@@ -123,14 +124,21 @@ def _compose(place: Workplace, tree: Path, settings: Sequence[str]) -> None:
         return
     committed = pipeline.read_yaml(tree / "params.yaml")
     base = _groups_of(committed, tree)
-    if any(_GROUP.fullmatch(setting) for setting in settings):
-        chosen = {setting.lstrip("+~").partition("=")[0] for setting in settings}
-        kept = [group for group in base if group.partition("=")[0] not in chosen]
-        _run_compose(place, tree, [*kept, *settings])
-        return
-    _run_compose(place, tree, base)
-    fresh = pipeline.read_yaml(tree / "params.yaml")
-    _run_compose(place, tree, [*base, *_differences(fresh, committed), *settings])
+    given = _given(settings)
+    if any(_GROUP.fullmatch(setting) for setting in given):
+        chosen = {setting.lstrip("+~").partition("=")[0] for setting in given}
+        base = [group for group in base if group.partition("=")[0] not in chosen]
+        overrides = [*base, *given]
+    else:
+        _run_compose(place, tree, base)
+        fresh = pipeline.read_yaml(tree / "params.yaml")
+        overrides = [*base, *_differences(fresh, committed), *given]
+    _run_compose(place, tree, overrides)
+
+
+def _given(settings: Sequence[str]) -> list[str]:
+    """The settings as overrides: `systems=a,b` is a list without brackets, for a form's sake."""
+    return [re.sub(r"^systems=\[?([^\[\]]*)\]?$", r"systems=[\1]", setting) for setting in settings]
 
 
 def _groups_of(params: Any, tree: Path) -> list[str]:

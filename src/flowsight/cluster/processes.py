@@ -29,14 +29,7 @@ class Done:
     """What it printed, both streams."""
 
 
-def run(
-    command: Sequence[str],
-    *,
-    cwd: Path,
-    env: Mapping[str, str],
-    locks: Sequence[int] = (),
-    quiet: bool = False,
-) -> Done:
+def run(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], quiet: bool = False) -> Done:
     """Run a command in a process group of its own; its output goes to our stderr as it comes.
 
     Whatever ends us ends the whole group (see `guard`).
@@ -45,38 +38,73 @@ def run(
         command: program, found on the environment's PATH, and arguments.
         cwd: where.
         env: the whole environment.
-        locks: file descriptors that must stay open as long as anything of it lives.
         quiet: print nothing.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-P", _GUARD, "env", *command],
+    process = start(["env", *command], cwd=cwd, env=env)
+    try:
+        return follow(process, quiet=quiet)
+    finally:
+        kill_group(process)
+
+
+def start(
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    kept: int | None = None,
+    read: bool = True,
+) -> subprocess.Popen[str]:
+    """Start a command in a process group of its own that ends with us.
+
+    Args:
+        command: program and arguments.
+        cwd: where.
+        env: the whole environment.
+        kept: a file descriptor that the command inherits under the same number.
+        read: whether what it prints comes to us; else it goes where our own goes.
+    """
+    keep = [] if kept is None else ["--keep", str(kept)]
+    return subprocess.Popen(
+        [sys.executable, "-P", _GUARD, *keep, *command],
         cwd=cwd,
         env=dict(env),
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        pass_fds=tuple(locks),
+        stdout=subprocess.PIPE if read else None,
+        stderr=subprocess.STDOUT if read else None,
+        pass_fds=() if kept is None else (kept,),
         process_group=0,
         text=True,
         errors="replace",
     )
+
+
+def follow(process: subprocess.Popen[str], *, mark: str | None = None, quiet: bool = False) -> Done:
+    """Read what a process prints until it ends, or until a line ends in `<mark> <exit code>`."""
     assert process.stdout is not None
-    lines = []
-    try:
-        for line in process.stdout:
-            lines.append(line.rstrip("\n"))
+    lines: list[str] = []
+    for line in process.stdout:
+        text, marked, code = line.rstrip("\n"), "", ""
+        if mark:
+            text, marked, code = text.partition(mark)
+        if text or not marked:
+            lines.append(text)
             if not quiet:
-                print(line, end="", file=sys.stderr, flush=True)
-        code = process.wait()
-    finally:
-        _kill_group(process)
-    return Done(code if code >= 0 else 128 - code, tuple(lines))
+                print(text, file=sys.stderr, flush=True)
+        if marked:
+            return Done(int(code), tuple(lines))
+    ended = process.wait()
+    return Done(ended if ended >= 0 else 128 - ended, tuple(lines))
 
 
-def _kill_group(process: subprocess.Popen[Any]) -> None:
+def kill_group(process: subprocess.Popen[Any]) -> None:
+    """Kill a process that `start` started with all of its group."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
 
 
 class StoppedError(ResourceError):

@@ -100,7 +100,8 @@ def _work(
         upstream = _upstream_entries(place, run_id, rev, stages, name)
         own = None if force else dvcwork.read_lock(tree).get(name)
         try:
-            outcome = _bring_up(place, tree, stage, upstream, own, micro_batch, force)
+            with dvcwork.one_process(place, tree):
+                outcome = _bring_up(place, tree, stage, upstream, own, micro_batch, force)
         except MemoryLimitError as error:
             size = memory.halve(place, run_id, stage, tree, used=micro_batch, message=str(error))
             raise MemoryLimitError(f"{error}; the next try takes a micro-batch of {size}") from None

@@ -54,9 +54,10 @@ def withdraw(
                 with gitwork.tree(place, f"withdraw/{os.getpid()}", start) as tree:
                     name = _check_dataset(tree, dataset)
                     dvcwork.set_up(place, tree)
-                    removed = _paths(place, tree, name, clip)
-                    change = removed and not dry_run
-                    commit = _remove(place, tree, name, clip, removed) if change else None
+                    with dvcwork.one_process(place, tree):
+                        removed = _paths(place, tree, name, clip)
+                        change = removed and not dry_run
+                        commit = _remove(place, tree, name, clip, removed) if change else None
                     break
             except gitwork.RejectedError:
                 if attempt == 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -20,6 +21,8 @@ def register(app: typer.Typer) -> None:
     app.command("ingest")(ingest)
     app.command("gc")(gc)
     app.command("withdraw")(withdraw)
+    unread = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command("at", context_settings=unread)(at)
 
 
 def _say(answer: Mapping[str, Any]) -> None:
@@ -52,6 +55,7 @@ def run_stage(
     from flowsight.cluster import stage_run, workplace
 
     place = workplace.from_environment()
+    os.environ["FLOWSIGHT_RUN_ID"] = workplace.check_run_id(run_id)  # its trainings' runs nest
     _say(stage_run.run_stage(place, stage, rev=rev, run_id=run_id, force=force, keep=keep))
 
 
@@ -101,3 +105,17 @@ def withdraw(
 
     place = workplace.from_environment()
     _say(withdrawing.withdraw(place, clip, dataset=dataset, dry_run=dry_run))
+
+
+def at(
+    context: typer.Context,
+    rev: Annotated[str, typer.Argument(help="Branch, tag or commit of FLOWSIGHT_REPO.")],
+) -> None:
+    """Run another command of flowsight in a work tree at REV: at main promote two_stream."""
+    from flowsight.cluster import at_revision, workplace
+    from flowsight.errors import InputError
+
+    if not context.args:
+        raise InputError("expected a command after REV, as `flowsight at main promote two_stream`")
+    code = at_revision.run_at(workplace.from_environment(), rev, context.args)
+    raise typer.Exit(code)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from flowsight.datasets import sampling, transforms
+from flowsight.datasets import map_controls, sampling, transforms
 from flowsight.datasets.sampling import Indices
 from flowsight.datasets.transforms import Images
 from flowsight.errors import InputError
@@ -43,12 +44,19 @@ class Clip:
     pack: Path
     maps: Path | None
     """Attention maps of the other stream; None: the constant map."""
+    map_frames: int | None = None
+    """Frames of the clip that the maps belong to; None: this clip's own."""
     fps: float | None = None
     """Frame rate of the video; None where the manifest does not say."""
 
 
 def load_clips(
-    manifest: Path, split: Path, packs: Path, maps: Path | None = None
+    manifest: Path,
+    split: Path,
+    packs: Path,
+    maps: Path | None = None,
+    *,
+    map_control: str | None = None,
 ) -> tuple[list[Clip], list[str]]:
     """The clips of a split, in its order, and the class names.
 
@@ -57,15 +65,18 @@ def load_clips(
         split: `clip_id,subset` of one split.
         packs: folder of packs, `<shard>/<clip_id>.zip`.
         maps: folder of attention maps, `<clip_id>.zip`.
+        map_control: see `RowParams`.
 
     Raises:
-        InputError: a missing table, a clip or label that the manifest does not have, or a
-            missing pack.
+        InputError: a missing table, a clip or label that the manifest does not have, a missing
+            pack, or maps that cannot be shuffled (`map_controls.shuffle`).
     """
     classes = _read(manifest / "classes.csv", ("index", "label"))
     names = [row["label"] for row in sorted(classes, key=lambda row: int(row["index"]))]
     labels = {name: index for index, name in enumerate(names)}
     listed = {row["clip_id"]: row for row in _read(manifest / "clips.csv", _COLUMNS)}
+    if map_control == "constant":
+        maps = None
     clips = []
     for row in _read(split, ("clip_id", "subset")):
         clip_id = row["clip_id"]
@@ -86,6 +97,8 @@ def load_clips(
         )
         clips.append(clip)
     _check_packs(clips, split)
+    if map_control == "shuffled":
+        clips = map_controls.shuffle(clips)
     return clips, names
 
 
@@ -186,8 +199,20 @@ def read_images(clip: Clip, params: InputParams, positions: Indices) -> Images:
         images = fields.reshape(len(positions) * params.images_per_input, -1, *fields.shape[2:])
     if clip.maps is None:
         return images
-    maps = pack.read_maps(clip.maps, positions.tolist())[:, None]
+    maps = pack.read_maps(clip.maps, _map_indices(clip, positions).tolist())[:, None]
     return np.concatenate([images, transforms.resize(maps, *images.shape[2:])], axis=1)
+
+
+def _map_indices(clip: Clip, positions: Indices) -> Indices:
+    """Where in its maps a clip looks: at the same share of the length, if they are another's."""
+    if clip.map_frames is None:
+        return positions
+    return positions * clip.map_frames // clip.num_frames
+
+
+def own_channels(params: InputParams) -> int:
+    """Channels of a frame or of a flow stack, without the map."""
+    return 3 if params.modality == "rgb" else 2 * params.stack_length
 
 
 def network_input(images: Images, params: InputParams, *, map_channel: bool) -> Tensor:
@@ -202,8 +227,7 @@ def network_input(images: Images, params: InputParams, *, map_channel: bool) -> 
         (N, C, H, W) float32, or (N, C, T, H, W) for clips.
     """
     inputs = torch.from_numpy(transforms.normalise(images, params.modality))
-    own = 3 if params.modality == "rgb" else 2 * params.stack_length
-    if map_channel and images.shape[1] == own:
+    if map_channel and images.shape[1] == own_channels(params):
         constant = inputs.new_full((len(inputs), 1, *inputs.shape[2:]), params.map_value)
         inputs = torch.cat([inputs, constant], dim=1)
     if params.clip_length is not None:
@@ -214,18 +238,17 @@ def network_input(images: Images, params: InputParams, *, map_channel: bool) -> 
 def full_frames(
     clip: Clip, params: InputParams, indices: Sequence[int], *, map_channel: bool = True
 ) -> Tensor:
-    """Input of whole frames, uncropped, with the constant map: what attention is extracted from.
+    """Input of whole frames, uncropped: what attention is extracted from.
 
     Args:
-        clip: where to read; its maps, if any, are not used.
+        clip: where to read; without maps the constant one is taken.
         params: modality, stack length and size.
         indices: N frame indices; a stack starts at each, the tail repeats the last field.
 
     Returns:
         (N, C, h, w) float32; the shorter of h and w is `resize_px`.
     """
-    plain = Clip(clip.clip_id, clip.label, clip.subset, clip.num_frames, clip.pack, None)
-    images = read_images(plain, params, np.asarray(indices, dtype=np.int64))
+    images = read_images(clip, params, np.asarray(indices, dtype=np.int64))
     images = transforms.resize_short_side(images, params.resize_px)
     return network_input(images, params, map_channel=map_channel)
 
@@ -259,28 +282,70 @@ class ClipDataset(Dataset[tuple[Tensor, int, int]]):
         return len(self.clips)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, int]:
-        epoch, index = key
-        clip, params = self.clips[index % len(self.clips)], self.params
-        positions = count_positions(clip, params)
-        if self.train:
-            rng = np.random.default_rng((self.seed, epoch, index))
-            starts = sampling.random_positions(positions, params.num_segments, rng)
-            images = transforms.augment(
-                read_images(clip, params, starts),
-                modality=params.modality,
-                crop_px=params.crop_px,
-                scales=params.scales,
-                flip=params.flip,
-                rng=rng,
-            )
+        images = self._images(key)
+        x = network_input(images, self.params, map_channel=self.map_channel)
+        return x, self._clip(key).label, key[1]
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
+        """A batch: x as single items with B in front, labels (B,), indices (B,); the same values.
+
+        Read by as many threads as torch computes with, which waits meanwhile, straight into the
+        batch; its memory has the channels last, as the convolutions want it.
+        """
+        params = self.params
+        has_map = self.map_channel or self.clips[0].maps is not None
+        channels = own_channels(params) + has_map
+        num_images = params.num_segments * params.images_per_input
+        shape = (num_images, params.crop_px, params.crop_px, channels)
+        # not torch.empty, which fills the memory where algorithms are deterministic
+        batch = np.empty((len(keys), *shape), np.float32)
+
+        def read(item: int) -> None:
+            images = self._images(keys[item])
+            constant = params.map_value if images.shape[1] < channels else None
+            transforms.normalise_into(batch[item], images, params.modality, constant=constant)
+
+        if torch.get_num_threads() == 1:  # a loader's process too
+            for item in range(len(keys)):
+                read(item)
         else:
+            with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as threads:
+                list(threads.map(read, range(len(keys))))
+        labels = torch.tensor([self._clip(key).label for key in keys])
+        x = torch.from_numpy(batch).permute(0, 1, 4, 2, 3)
+        if params.clip_length is not None:
+            x = x.unflatten(1, (params.num_segments, params.clip_length)).transpose(2, 3)
+        return x, labels, torch.tensor([index for _, index in keys])
+
+    def _clip(self, key: tuple[int, int]) -> Clip:
+        return self.clips[key[1] % len(self.clips)]
+
+    def _images(self, key: tuple[int, int]) -> Images:
+        """(S, C, crop_px, crop_px) uint8, or (S * T, C, crop_px, crop_px) of clips."""
+        clip, params = self._clip(key), self.params
+        positions = count_positions(clip, params)
+        if not self.train:
             starts = sampling.even_positions(positions, params.num_segments)
-            images = transforms.centre_crop(
+            return transforms.centre_crop(
                 read_images(clip, params, starts),
                 resize_px=params.resize_px,
                 crop_px=params.crop_px,
             )
-        return network_input(images, params, map_channel=self.map_channel), clip.label, index
+        rng = np.random.default_rng((self.seed, *key))
+        starts = sampling.random_positions(positions, params.num_segments, rng)
+        return transforms.augment(
+            read_images(clip, params, starts),
+            modality=params.modality,
+            crop_px=params.crop_px,
+            scales=params.scales,
+            flip=params.flip,
+            rng=rng,
+        )
+
+
+def _as_read(batch: Any) -> Any:
+    """`ClipDataset` makes whole batches: nothing to collate."""
+    return batch
 
 
 def loader(dataset: ClipDataset, batches: EpochBatches) -> DataLoader[Any]:
@@ -291,6 +356,7 @@ def loader(dataset: ClipDataset, batches: EpochBatches) -> DataLoader[Any]:
     return DataLoader(
         dataset,
         batch_sampler=batches,
+        collate_fn=_as_read,
         num_workers=num_workers(),
         persistent_workers=num_workers() > 0,
         pin_memory=torch.cuda.is_available(),

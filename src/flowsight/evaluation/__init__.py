@@ -15,6 +15,7 @@ from flowsight.config import FusionParams, Params
 from flowsight.errors import InputError
 from flowsight.evaluation import figures, gallery, localization, paper, residual3d, scoring
 from flowsight.evaluation.folders import Folders
+from flowsight.evaluation.localization import Shown
 from flowsight.evaluation.predictions import (
     Scores,
     check_joined,
@@ -28,7 +29,7 @@ from flowsight.files import atomic_dir, write_csv, write_json
 from flowsight.metrics import classification
 from flowsight.metrics.bootstrap import Resampling
 
-__all__ = ["Folders", "evaluate", "map_rows", "system_fusions"]
+__all__ = ["Folders", "evaluate", "shown_maps", "system_fusions"]
 
 _DECIMALS = 6
 
@@ -62,9 +63,11 @@ def evaluate(system: str, params: Params, folders: Folders, out: Path) -> None:
     )
     counts = _status_counts(folders.status)
     table = scoring.split_table(results, len(classes))
+    clips = read_table(folders.manifest / "clips.csv", ("clip_id", "label"))
     found = localization.localization_table(
-        map_rows(fusions, params),
+        shown_maps(fusions, params),
         splits,
+        dict(zip(clips["clip_id"], clips["label"].map(classes.index), strict=True)),
         attention=folders.attention,
         truth=folders.truth,
         num_frames=params.evaluate.localization_frames,
@@ -77,7 +80,7 @@ def evaluate(system: str, params: Params, folders: Folders, out: Path) -> None:
         write_json({name: _rounded(value) for name, value in metrics.items()},
                    folder / "metrics.json")  # fmt: skip
         write_csv(table.round(_DECIMALS), folder / "per_split.csv")
-        differences = scoring.comparisons(results, resampling)
+        differences = scoring.comparisons(results, resampling, params.evaluate.headline)
         write_csv(differences.round(_DECIMALS), folder / "comparisons.csv")
         write_csv(found.round(_DECIMALS), folder / "localization.csv")
         write_csv(paper.paper_table(table, params, counts), folder / "paper_table.csv")
@@ -106,10 +109,10 @@ def system_fusions(system: str, params: Params) -> dict[str, FusionParams]:
     return fusions
 
 
-def map_rows(fusions: dict[str, FusionParams], params: Params) -> list[str]:
-    """Rows whose attention maps the fusions' rows use, each once."""
-    rows = [r for pair in fusions.values() for r in (pair.temporal, pair.spatial)]
-    return list(dict.fromkeys(m for m in (params.row(r).maps for r in rows) if m is not None))
+def shown_maps(fusions: dict[str, FusionParams], params: Params) -> dict[str, Shown]:
+    """The maps that the fusions' rows see, by the name they are scored under."""
+    rows = [row for pair in fusions.values() for row in (pair.temporal, pair.spatial)]
+    return localization.shown_maps(rows, params)
 
 
 def _fused_results(

@@ -24,7 +24,7 @@ def write_overlays(
     joined: pd.DataFrame,
     out: Path,
 ) -> None:
-    """Pictures of the last fusion that uses maps, of test clips of the first split.
+    """Pictures of the headline, else of the last fusion that uses maps: first split's test clips.
 
     Args:
         fusions: the system's fusions, in order.
@@ -35,6 +35,7 @@ def write_overlays(
             fusion uses maps.
     """
     attended = [n for n, pair in fusions.items() if all(_maps(pair, params))]
+    attended.sort(key=lambda name: name == params.evaluate.headline)
     index = (
         _draw(attended[-1], fusions[attended[-1]], params, folders, joined, out) if attended else []
     )

@@ -76,7 +76,7 @@ def evaluate(params: Params, folders: Folders, out: Path) -> None:
         InputError: no such row, predictions that are missing or do not fit the splits, or a group
             of clips on two sides of a split.
     """
-    rows = [name for name, row in params.rows.items() if row.system == SYSTEM]
+    rows = list(params.rows_of(SYSTEM))
     if not rows:
         raise InputError(f"expected rows of system {SYSTEM!r} in the parameters, got none")
     classes = read_classes(folders.manifest)
@@ -98,8 +98,9 @@ def evaluate(params: Params, folders: Folders, out: Path) -> None:
     mapped = attended_rows(params)
     tested = {s: split[split["subset"] == "test"] for s, split in splits.items()}
     found = localization.localization_table(
-        mapped,
+        {name: localization.Shown(row=name) for name in mapped},
         tested,
+        {clip: classes.index(label) for clip, label in labels.items()},
         attention=folders.attention,
         truth=folders.truth,
         num_frames=params.evaluate.localization_frames,
@@ -138,8 +139,8 @@ def attended_rows(params: Params) -> list[str]:
     """Rows of the system whose networks have spatial attention to show."""
     return [
         name
-        for name, row in params.rows.items()
-        if row.system == SYSTEM and row.network.attention and row.network.attention.spatial
+        for name, row in params.rows_of(SYSTEM).items()
+        if row.network.attention and row.network.attention.spatial
     ]
 
 

@@ -124,17 +124,22 @@ def flat_metrics(
     return metrics
 
 
-def comparisons(results: Sequence[SplitResult], resampling: Resampling) -> pd.DataFrame:
+def comparisons(
+    results: Sequence[SplitResult], resampling: Resampling, headline: str | None = None
+) -> pd.DataFrame:
     """Paired differences of top-1 accuracy, mean over splits, with intervals on the same draws.
 
-    Each fusion is compared with the first one, stream by stream; and within each fusion, the fused
-    result with each stream.
+    Each fusion is compared with the first one, stream by stream, and so is `headline` with each
+    (None, or one that is not there: the last); within each fusion, the fused result with each of
+    its streams.
 
     Returns:
         Columns method, baseline (`<fusion>/<stream>`), difference, low, high (shares of clips).
     """
     names = list(dict.fromkeys(r.fusion for r in results))
+    best = headline if headline in names else names[-1]
     pairs = [((n, s), (names[0], s)) for n in names[1:] for s in STREAMS]
+    pairs += [((best, s), (n, s)) for n in names[1:] if n != best for s in STREAMS]
     pairs += [((n, "fused"), (n, s)) for n in names for s in STREAMS[:2]]
     index = _clip_index(results)
     rows = []

@@ -15,27 +15,9 @@ from torch import Tensor, nn
 
 from flowsight import checkpoint
 from flowsight.errors import InputError
+from flowsight.models.blocks import LAST_BLOCKS
 
-TARGET_LAYERS: dict[str, str] = {
-    "tiny": "layer4",
-    "densenet121": "features.norm5",
-    "efficientnet_b0": "features.8",
-    "googlenet": "inception5b",
-    "inception_v3": "Mixed_7c",
-    "mobilenet_v2": "features.18",
-    "mobilenet_v3_large": "features.16",
-    "mobilenet_v3_small": "features.12",
-    "resnet18": "layer4",
-    "resnet34": "layer4",
-    "resnet50": "layer4",
-    "shufflenet_v2_x1_0": "conv5",
-    "squeezenet1_0": "features.12",
-    "squeezenet1_1": "features.12",
-    "vgg11": "features.19",
-    "vgg11_bn": "features.27",
-    "vgg16": "features.29",
-    "vgg16_bn": "features.42",
-}
+TARGET_LAYERS: dict[str, str] = {name: blocks[-1] for name, blocks in LAST_BLOCKS.items()}
 """Backbone -> its last convolutional block, the usual layer for Grad-CAM."""
 
 # Ported from TensorFlow: first convolution and the batch norm after it. Their weights expect
@@ -44,6 +26,7 @@ _TENSORFLOW_INPUT = {
     "googlenet": ("conv1.conv.weight", "conv1.bn.running_mean"),
     "inception_v3": ("Conv2d_1a_3x3.conv.weight", "Conv2d_1a_3x3.bn.running_mean"),
 }
+_HEAD = ("fc", "classifier", "head_relu")
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -209,15 +192,32 @@ def check_layers(network: nn.Module, layers: Sequence[str]) -> None:
     """Refuse layer names that the network does not have.
 
     Raises:
-        InputError: no layer, or an unknown one; lists similar names.
+        InputError: no layer, or an unknown one; lists the blocks that there are.
     """
     if not layers:
         raise InputError("expected at least one layer in network.target_layers, got none")
     known = [name for name, _ in network.named_modules() if name]
     for layer in layers:
         if layer not in known:
-            similar = difflib.get_close_matches(layer, known, n=5, cutoff=0.4) or known[-5:]
+            blocks = block_names(network)
+            close = difflib.get_close_matches(layer, known, n=1, cutoff=0.75)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise InputError(
-                f"expected a layer of the network in network.target_layers, got {layer!r}; "
-                f"similar names: {', '.join(similar)}"
+                f"expected a layer of the network in network.target_layers, got {layer!r}{hint}; "
+                f"its blocks: {', '.join(blocks)}"
             )
+
+
+def block_names(network: nn.Module) -> list[str]:
+    """The network's convolutional blocks by name, in order: `layer4`, `Mixed_7c`, `features.12`."""
+    names = []
+    for name, part in network.named_children():
+        inside = [f"{name}.{child}" for child, _ in part.named_children()]
+        names += inside if name == "features" else [name]
+    return [n for n in names if n.split(".")[0] not in _HEAD and not _only_shapes(network, n)]
+
+
+def _only_shapes(network: nn.Module, name: str) -> bool:
+    """Pooling, dropout, flattening: nothing to look at that the block before does not have."""
+    kind = type(network.get_submodule(name)).__name__
+    return "Pool" in kind or kind in ("Dropout", "Flatten")

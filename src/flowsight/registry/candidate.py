@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from flowsight.registry.store import (
     TakenError,
     speaking,
 )
+from flowsight.tracking import place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +63,8 @@ class Candidate:
     """clip_id, subset, label, path, sha256: all clips of its split."""
     scores: pd.DataFrame
     """clip_id, label, predicted, prob_<class>: its test clips."""
+    evaluation: Mapping[str, Path] = field(default_factory=dict)
+    """Figures and tables for people: path below `evaluation/` of the run -> file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +115,7 @@ def _make(registry: Registry, candidate: Candidate, served: Served) -> Registere
     with contextlib.suppress(TakenError), speaking(registry.uri):
         registry.client.create_registered_model(candidate.name)
     with speaking(registry.uri), store.quiet():
-        run_id, model_id, source = _log(candidate, served)
+        run_id, model_id, source = _log(registry, candidate, served)
         made = registry.client.create_model_version(
             candidate.name, source, run_id, tags=_version_tags(candidate), model_id=model_id
         )
@@ -128,11 +132,11 @@ def _version_tags(candidate: Candidate) -> dict[str, str]:
     return {"checkpoint": candidate.checkpoint, **candidate.tags}
 
 
-def _log(candidate: Candidate, served: Served) -> tuple[str, str, str]:
+def _log(registry: Registry, candidate: Candidate, served: Served) -> tuple[str, str, str]:
     import mlflow
 
-    with tracking._first_use_lock():
-        experiment = tracking._experiment_id()
+    with place.store_lock(registry.uri):
+        experiment = place.experiment_id(registry.client, registry.uri)
     with mlflow.start_run(
         experiment_id=experiment,
         run_name=f"register {candidate.name}",
@@ -142,6 +146,7 @@ def _log(candidate: Candidate, served: Served) -> tuple[str, str, str]:
         mlflow.log_params({name: value[:6000] for name, value in params.items()})
         mlflow.log_metrics(dict(candidate.metrics))
         _log_tables(candidate)
+        _log_evaluation(candidate)
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(served.code),
@@ -152,6 +157,17 @@ def _log(candidate: Candidate, served: Served) -> tuple[str, str, str]:
             pip_requirements=list(served.requirements),
         )
     return run.info.run_id, info.model_id, info.model_uri
+
+
+def _log_evaluation(candidate: Candidate) -> None:
+    import mlflow
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, path in candidate.evaluation.items():
+            target = Path(folder) / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+        mlflow.log_artifacts(folder, "evaluation")
 
 
 def _log_tables(candidate: Candidate) -> None:

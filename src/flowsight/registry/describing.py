@@ -20,6 +20,7 @@ from flowsight.registry.candidate import Candidate, stage_tag
 if TYPE_CHECKING:
     import pandas as pd
 
+_FOR_PEOPLE = (".png", ".csv", ".json")
 GATES = ("manifest", "clips", "splits")
 SERVING_NEEDS = (
     "mlflow",
@@ -77,6 +78,7 @@ def candidate(
         metrics=_metrics(results / "metrics.json", per_split),
         clips=_clips(root, params, split),
         scores=_scores(joined, fusion, split),
+        evaluation=_evaluation(results),
     )
 
 
@@ -203,6 +205,12 @@ def _scores(joined: pd.DataFrame, fusion: str, split: str) -> pd.DataFrame:
         )
     columns = [c for c in own.columns if c.startswith("prob_")]
     return own[["clip_id", "label", "predicted", *columns]].reset_index(drop=True)
+
+
+def _evaluation(results: Path) -> dict[str, Path]:
+    """Confusion matrices, attention overlays, other figures, tables: what a person looks at."""
+    found = sorted(path for path in results.rglob("*") if path.suffix in _FOR_PEOPLE)
+    return {path.relative_to(results).as_posix(): path for path in found}
 
 
 def requirements(path: Path) -> list[str]:

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowsight import tracking
 from flowsight.errors import FlowsightError, InputError, ResourceError
+from flowsight.tracking import place
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -192,12 +192,9 @@ class Registry:
         Raises:
             TakenError: it is there, or was and is deleted.
         """
-        place = None
-        if self.uri.startswith("sqlite:"):  # else it would note the current folder
-            place = (Path(self.uri.removeprefix("sqlite:///")).parent / "mlruns").as_uri()
         with speaking(self.uri):
             made = self.client.create_experiment(
-                name, artifact_location=place, tags=dict(tags or {})
+                name, artifact_location=place.artifacts(self.uri), tags=dict(tags or {})
             )
         return str(made)
 
@@ -217,12 +214,12 @@ def connect() -> Registry:
         )
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    uri = tracking.tracking_uri()
+    uri = place.tracking_uri()
     import mlflow
 
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    with speaking(uri), tracking._first_use_lock():
+    with speaking(uri), place.store_lock(uri):
         client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_registered_models(max_results=1)  # makes a file's tables
     return Registry(client, uri)
@@ -261,7 +258,7 @@ def _translate(error: Exception, uri: str) -> FlowsightError | None:
     import requests
     from mlflow.exceptions import MlflowException
 
-    text = " ".join(str(error).split())[:300]
+    text, uri = " ".join(str(error).split())[:300], place.plain(uri)
     if isinstance(error, requests.RequestException):
         return ResourceError(f"cannot reach the registry at {uri}: {text}")
     if not isinstance(error, MlflowException):
@@ -273,4 +270,21 @@ def _translate(error: Exception, uri: str) -> FlowsightError | None:
         return TakenError(text)
     if any(sign in text for sign in _AWAY):
         return ResourceError(f"cannot reach the registry at {uri}: {text}")
+    if "failed with error code 40" in text:
+        return _refused(text, uri)
+    return FlowsightError(f"the registry at {uri} says: {text}")
+
+
+def _refused(text: str, uri: str) -> FlowsightError:
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    if "error code 401" in text:
+        return InputError(
+            f"expected a user whom the registry at {uri} knows, got {user or 'none'}; set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    if "error code 403" in text:
+        return InputError(
+            f"expected a user who may do this at {uri}, but {user or 'nobody'} may not; ask who "
+            "gives permissions there"
+        )
     return FlowsightError(f"the registry at {uri} says: {text}")

@@ -46,7 +46,7 @@ def write_report(
     systems = [
         {"template": template} | content(results / name, history, manifest, params)
         for name, content, template in _SYSTEMS
-        if (results / name / "metrics.json").is_file()
+        if name in params.systems and (results / name / "metrics.json").is_file()
     ]
     page = _render(
         {

@@ -33,7 +33,7 @@ def content(results: Path, history: Path, manifest: Path, params: Params) -> dic
     """
     metrics = json.loads((results / "metrics.json").read_text(encoding="utf-8"))
     classes = read_classes(manifest)
-    names = [name for name, row in params.rows.items() if row.system == SYSTEM]
+    names = list(params.rows_of(SYSTEM))
     regions = _regions(results)
     return {
         "id": SYSTEM,

@@ -12,12 +12,14 @@ import pandas as pd
 from markupsafe import Markup
 
 from flowsight.config import Params
-from flowsight.evaluation import map_rows, system_fusions
+from flowsight.evaluation import shown_maps, system_fusions
+from flowsight.evaluation.localization import Shown
 from flowsight.evaluation.predictions import read_classes, read_table, records
 from flowsight.evaluation.scoring import STREAMS
 from flowsight.metrics import classification
-from flowsight.reporting import formats
+from flowsight.reporting import formats, schedules
 from flowsight.reporting.charts import Line, confusion_chart, line_chart
+from flowsight.rows import RowParams
 
 SYSTEM = "two_stream"
 _MEASURES = (
@@ -40,15 +42,21 @@ def content(results: Path, history: Path, manifest: Path, params: Params) -> dic
     classes = read_classes(manifest)
     names = fusion_names(params)
     fusions = [_fusion(name, label, metrics) for name, label in names.items()]
+    best = next((f for f in fusions if f["name"] == params.evaluate.headline), fusions[-1])
     differences = read_table(results / "comparisons.csv", ("method", "baseline", "difference"))
     return {
         "id": SYSTEM,
         "title": "Two-stream networks with cross attention",
         "fusions": fusions,
-        "best": fusions[-1],
+        "best": best,
         "baseline": fusions[0],
-        "gains": _gains(differences, fusions),
-        "fusing": _fusing(differences, fusions[-1]),
+        "gains": _gains(differences, best["name"], fusions[0]["name"]),
+        "controls": [
+            {**fusion, "gains": _gains(differences, best["name"], fusion["name"])}
+            for fusion in fusions[1:]
+            if fusion is not best
+        ],
+        "fusing": _fusing(differences, best),
         "chance": 1 / len(classes),
         "num_classes": len(classes),
         "num_test_clips": int(metrics["num_test_clips"]),
@@ -60,17 +68,28 @@ def content(results: Path, history: Path, manifest: Path, params: Params) -> dic
         "overlays": _overlays(results),
         "confusions": _confusions(results, names, classes),
         "curves": _curves(history, params),
+        "schedules": schedules.content(history, params, SYSTEM),
     }
 
 
 def fusion_names(params: Params) -> dict[str, str]:
     """What people call each fusion: with or without attention, the name added if that repeats."""
-    labels = {}
-    for name, pair in system_fusions(SYSTEM, params).items():
-        maps = [params.row(row).maps for row in (pair.spatial, pair.temporal)]
-        labels[name] = "With attention" if all(maps) else "Without attention"
+    fusions = system_fusions(SYSTEM, params)
+    labels = {n: _label(params.row(p.spatial), params.row(p.temporal)) for n, p in fusions.items()}
     seen = list(labels.values())
     return {n: f"{v} ({n})" if seen.count(v) > 1 else v for n, v in labels.items()}
+
+
+def _label(spatial: RowParams, temporal: RowParams) -> str:
+    controls = {spatial.map_control, temporal.map_control}
+    own = [row.maps is not None and row.map_control is None for row in (spatial, temporal)]
+    if all(own):
+        return "With attention"
+    if any(own):
+        return f"Attention to {'spatial' if own[0] else 'temporal'} only"
+    if len(controls) == 1 and None not in controls:
+        return f"Control, {controls.pop()} maps"
+    return "Without attention"
 
 
 def _fusion(name: str, label: str, metrics: Mapping[str, float]) -> dict[str, Any]:
@@ -93,10 +112,9 @@ def _difference(table: pd.DataFrame, method: str, baseline: str) -> dict[str, An
     return row
 
 
-def _gains(table: pd.DataFrame, fusions: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Last fusion against the first, per stream; empty with a single fusion."""
-    first, last = fusions[0]["name"], fusions[-1]["name"]
-    found = {s: _difference(table, f"{last}/{s}", f"{first}/{s}") for s in STREAMS}
+def _gains(table: pd.DataFrame, name: str, base: str) -> dict[str, dict[str, Any]]:
+    """A fusion against another, per stream; empty where they were not compared."""
+    found = {s: _difference(table, f"{name}/{s}", f"{base}/{s}") for s in STREAMS}
     return {stream: row for stream, row in found.items() if row is not None}
 
 
@@ -144,18 +162,56 @@ def _paper(results: Path) -> dict[str, Any]:
 
 def _localization(results: Path, metrics: Mapping[str, float], params: Params) -> dict[str, Any]:
     table = read_table(results / "localization.csv", ("row", "subset", "pointing_game", "chance"))
+    scored = shown_maps(system_fusions(SYSTEM, params), params)
     maps = []
-    for row in map_rows(system_fusions(SYSTEM, params), params):
+    for row, shown in scored.items():
         key = f"localization/{row}"
         if f"{key}/chance" not in metrics:
             continue
         measures = [(t, hint, metrics[f"{key}/{name}"]) for name, t, hint in _MEASURES]
         maps.append({"row": row, "measures": measures, "chance": metrics[f"{key}/chance"],
-                     "stream": _stream(row, params)})  # fmt: skip
+                     "stream": _stream(shown.row, params), "how": _how(row, shown, params),
+                     "tile": row in _headline_maps(params)})  # fmt: skip
     columns = ["num_clips", *(name for name, _, _ in _MEASURES), "chance"]
     grouped = table.groupby(["row", "subset"], as_index=False, sort=False)[columns]
     means = grouped.mean() if len(table) else table
-    return {"maps": maps, "rows": records(means)}
+    rows = [row | {"source": _source(row, scored, params)} for row in records(means)]
+    return {"maps": maps, "rows": rows}
+
+
+def _source(scores: dict[str, Any], shown: Mapping[str, Shown], params: Params) -> str:
+    """What made the maps of a subset."""
+    maps = shown[scores["row"]]
+    explains = params.row(maps.row).explains
+    if maps.control == "constant":
+        return "no network"
+    learnt = explains is not None and explains.through is not None
+    if scores["subset"] == "train" and not learnt:
+        return "Grad-CAM, label known"
+    return "attention network"
+
+
+def _headline_maps(params: Params) -> list[str | None]:
+    """Rows whose maps the fusion sees that the page is about."""
+    fusions = system_fusions(SYSTEM, params)
+    best = fusions.get(params.evaluate.headline or "", list(fusions.values())[-1])
+    return [params.row(row).maps for row in (best.spatial, best.temporal)]
+
+
+def _how(name: str, shown: Shown, params: Params) -> str:
+    """Where maps come from, in a few words."""
+    if shown.control is not None:
+        what = "the constant" if shown.control == "constant" else f"{shown.row}'s, of other clips"
+        return f"{what}, as {name} sees them"
+    row = params.row(shown.row)
+    layers = " + ".join(row.network.target_layers)
+    explains = row.explains
+    if explains is None:
+        return f"Grad-CAM of {layers}"
+    if explains.through is not None:
+        return f"{explains.row}'s {layers}, learnt through {explains.through}'s loss"
+    every = f", every {explains.key_every} frames" if explains.key_every > 1 else ""
+    return f"Grad-CAM of {explains.row}'s {layers}{every}"
 
 
 def _stream(row: str, params: Params) -> str:

@@ -18,9 +18,9 @@ import numpy as np
 from flowsight.attention import pictures
 from flowsight.datasets.sampling import even_positions
 from flowsight.errors import FlowsightError, InputError, as_flowsight_error
-from flowsight.serving import prediction, sources
+from flowsight.serving import prediction, result, sources
 from flowsight.serving.bundle import STREAMS, Bundle
-from flowsight.serving.prediction import Prediction
+from flowsight.serving.result import Prediction
 from flowsight.serving.settings import Settings
 from flowsight.video import pack
 from flowsight.video.decode import UnreadableVideo
@@ -153,7 +153,7 @@ def _failed(row: Row, error: str) -> Answer:
 def _told(row: Row, wanted: _Wanted, found: Prediction | str) -> Answer:
     if isinstance(found, str):
         return _failed(row, found)
-    record = prediction.as_record(found, wanted.top)
+    record = result.as_record(found, wanted.top)
     return {
         **record,
         "video": _name(row),

@@ -13,37 +13,17 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flowsight import config, files, schema
-from flowsight.config import FlowParams, FramesParams, FusionParams, Params
+from flowsight.config import FlowParams, FramesParams, Params
 from flowsight.errors import InputError
 from flowsight.rows import RowParams
-from flowsight.serving import origin
-from flowsight.serving.origin import Weight
+from flowsight.serving import choosing, origin, restoring
+from flowsight.serving.choosing import STREAMS, SYSTEM
+from flowsight.serving.restoring import MODEL, ServedStream
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from flowsight.attention.attention_net import AttentionNetwork
-
-MODEL = "model.json"
 FORMAT = 1
-SYSTEM = "two_stream"
-STREAMS = ("spatial", "temporal")
-
-
-@dataclass(frozen=True)
-class ServedStream:
-    """One stream's networks, in evaluation mode, on one device."""
-
-    row: RowParams
-    """Of phase 2: what is scored."""
-    phase1_row: RowParams
-    """Of phase 1: what attention is extracted from."""
-    phase1: nn.Module
-    attention: AttentionNetwork
-    phase2: nn.Module
 
 
 @dataclass(frozen=True)
@@ -94,11 +74,25 @@ def write_bundle(
         )
     root, out = Path(root), Path(out)
     params = config.load(root / "params.yaml")
-    split = _chosen_split(params, split_id)
-    name, fusion = served_fusion(params, system)
-    rows = {row: params.row(row) for row in _rows_of(fusion, params)}
-    checkpoints = _checkpoints(params, fusion, split)
+    description, checkpoints = _describe(system, params, root, split_id, check_lock)
+    with files.atomic_dir(out) as folder:
+        for row, checkpoint in checkpoints.items():
+            shutil.copyfile(root / checkpoint / "model.pt", folder / f"{row}.pt")
+        files.write_json(description, folder / MODEL)
+    # as it will be read: tuples become lists
+    plain: dict[str, Any] = json.loads((out / MODEL).read_text(encoding="utf-8"))
+    return plain
+
+
+def _describe(
+    system: str, params: Params, root: Path, split_id: str | None, check_lock: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What `model.json` says, and the folder of each checkpoint."""
+    split = choosing.chosen_split(params, split_id)
+    name, fusion = choosing.served_fusion(params, system)
+    checkpoints = choosing.checkpoints(params, fusion, split)
     lock = origin.locked_outs(root / "dvc.lock")
+    weight = choosing.weight(root, system, name, split, params, lock if check_lock else None)
     description = {
         "format": FORMAT,
         "system": system,
@@ -110,84 +104,15 @@ def write_bundle(
         "frames": asdict(params.frames),
         "flow": asdict(params.flow),
         "attention": {"hidden_channels": params.attention.hidden_channels},
-        "fusion": {"name": name, "method": fusion.method}
-        | asdict(_weight(root, system, name, split, params, lock if check_lock else None)),
+        "fusion": {"name": name, "method": fusion.method, **asdict(weight)},
         "streams": {stream: getattr(fusion, stream) for stream in STREAMS},
-        "rows": {row: asdict(values) for row, values in rows.items()},
+        "rows": {row: asdict(params.row(row)) for row in choosing.rows_of(fusion, params)},
         "files": {
             row: {"file": f"{row}.pt", **origin.describe(root, folder, lock, check=check_lock)}
             for row, folder in checkpoints.items()
         },
     }
-    with files.atomic_dir(out) as folder:
-        for row, checkpoint in checkpoints.items():
-            shutil.copyfile(root / checkpoint / "model.pt", folder / f"{row}.pt")
-        files.write_json(description, folder / MODEL)
-    # as it will be read: tuples become lists
-    plain: dict[str, Any] = json.loads((out / MODEL).read_text(encoding="utf-8"))
-    return plain
-
-
-def served_fusion(params: Params, system: str) -> tuple[str, FusionParams]:
-    """The fusion that is served: the system's last one whose rows use the other stream's maps.
-
-    Raises:
-        InputError: there is none.
-    """
-    found = [
-        (name, pair)
-        for name, pair in params.evaluate.fusions.items()
-        for rows in [(params.row(pair.spatial), params.row(pair.temporal))]
-        if all(row.system == system and row.maps is not None for row in rows)
-    ]
-    if not found:
-        raise InputError(
-            f"expected a fusion of two rows of {system} with `maps` in evaluate.fusions, got none"
-        )
-    return found[-1]
-
-
-def _chosen_split(params: Params, split_id: str | None) -> str:
-    if split_id is None:
-        return params.splits.ids[0]
-    if split_id not in params.splits.ids:
-        known = ", ".join(params.splits.ids)
-        raise InputError(f"expected a split of splits.ids ({known}), got {split_id!r}")
-    return split_id
-
-
-def _rows_of(fusion: FusionParams, params: Params) -> list[str]:
-    attended = [fusion.spatial, fusion.temporal]
-    return [str(params.row(row).init) for row in attended] + attended
-
-
-def _checkpoints(params: Params, fusion: FusionParams, split: str) -> dict[str, str]:
-    """File's name in the bundle -> the checkpoint's folder, relative to the repository."""
-    first, second = (params.row(getattr(fusion, stream)) for stream in STREAMS)
-    if (first.maps, second.maps) != (second.init, first.init):
-        raise InputError(
-            f"expected rows {fusion.spatial} and {fusion.temporal} to use the maps of each "
-            f"other's first phase ({second.init}, {first.init}), got {first.maps}, {second.maps}"
-        )
-    base = f"checkpoints/{params.dataset.name}"
-    phase1 = [str(first.init), str(second.init)]
-    names = [*phase1, *(f"attention-{row}" for row in phase1), fusion.spatial, fusion.temporal]
-    return {name: f"{base}/{name}-{split}" for name in names}
-
-
-def _weight(
-    root: Path,
-    system: str,
-    fusion: str,
-    split: str,
-    params: Params,
-    lock: Mapping[str, str] | None,
-) -> Weight:
-    results = f"results/{system}"
-    if lock is not None:
-        origin.check_fresh(root, results, lock)
-    table = root / results / "per_split.csv"
-    return origin.read_weight(table, fusion, split, params.evaluate.fusion_steps)
+    return description, checkpoints
 
 
 def load_bundle(folder: Path | str, *, device: str | None = None) -> Bundle:
@@ -219,7 +144,9 @@ def load_bundle(folder: Path | str, *, device: str | None = None) -> Bundle:
             flow=schema.read(FlowParams, description["flow"], "flow"),
             weight=_share(description["fusion"]["value"]),
             streams={
-                stream: _stream(folder, description, rows, description["streams"][stream], where)
+                stream: restoring.stream(
+                    folder, description, rows, description["streams"][stream], where
+                )
                 for stream in STREAMS
             },
         )
@@ -247,82 +174,11 @@ def _read(folder: Path) -> dict[str, Any]:
     return description
 
 
+def _rows_of_streams(description: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(stream, description["streams"][stream]) for stream in STREAMS]
+
+
 def _share(value: float) -> float:
     if not 0 <= value <= 1:
         raise ValueError(f"fusion weight {value}")
     return float(value)
-
-
-def _stream(
-    folder: Path,
-    description: Mapping[str, Any],
-    rows: Mapping[str, RowParams],
-    name: str,
-    device: Any,
-) -> ServedStream:
-    import torch
-
-    row = rows[name]
-    before = str(row.init)
-    num_classes = len(description["classes"])
-    # memory formats as the pipeline has them: others may change the last bits
-    phase1 = _network(folder, description, rows[before], before, num_classes)
-    phase2 = _network(folder, description, row, name, num_classes)
-    return ServedStream(
-        row=row,
-        phase1_row=rows[before],
-        phase1=phase1.to(device).eval(),
-        attention=_attention(folder, description, before).to(device).eval(),
-        phase2=phase2.to(device).to(memory_format=torch.channels_last).eval(),
-    )
-
-
-def _network(
-    folder: Path, description: Mapping[str, Any], row: RowParams, name: str, num_classes: int
-) -> nn.Module:
-    from flowsight import networks
-
-    network = networks.build(row, num_classes)
-    _restore(network, _checked_state(folder, description, name), folder / f"{name}.pt")
-    return network
-
-
-def _attention(folder: Path, description: Mapping[str, Any], name: str) -> AttentionNetwork:
-    from flowsight.attention import attention_net
-
-    name = f"attention-{name}"
-    state = _checked_state(folder, description, name)
-    firsts = [state[key] for key in state if key.endswith(".0.weight")]
-    if not firsts or any(weight.ndim != 4 for weight in firsts):
-        raise InputError(
-            f"expected an attention network in {folder / f'{name}.pt'}, got other weights"
-        )
-    network = attention_net.build(
-        in_channels=[weight.shape[1] for weight in firsts],
-        hidden_channels=description["attention"]["hidden_channels"],
-    )
-    _restore(network, state, folder / f"{name}.pt")
-    return network
-
-
-def _checked_state(folder: Path, description: Mapping[str, Any], name: str) -> dict[str, Tensor]:
-    from flowsight import checkpoint
-
-    listed = description["files"][name]
-    path = folder / Path(listed["file"]).name  # never beside the bundle
-    state = checkpoint.load(path)
-    if files.sha256(path) != listed["sha256"]:
-        raise InputError(
-            f"expected the weights that {folder / MODEL} lists in {path}, got others; "
-            "write the bundle again"
-        )
-    return state
-
-
-def _restore(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    from flowsight import checkpoint
-
-    problem = checkpoint.differences(network.state_dict(), state)
-    if problem:
-        raise InputError(f"expected the weights of its row in {path}, got {problem}")
-    network.load_state_dict(state)

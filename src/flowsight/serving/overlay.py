@@ -11,7 +11,7 @@ import numpy as np
 from flowsight import progress
 from flowsight.attention import pictures
 from flowsight.serving.bundle import STREAMS
-from flowsight.serving.prediction import Prediction
+from flowsight.serving.result import Prediction
 from flowsight.video import pack
 from flowsight.video.film import write_film
 

@@ -7,70 +7,34 @@ phase-2 network sees the other stream's maps; the probabilities are fused.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from flowsight import inference, seeding
 from flowsight.attention import extraction
-from flowsight.attention.extraction import UNKNOWN, Stream
-from flowsight.datasets.clips import Clip, full_frames
-from flowsight.datasets.sampling import stack_indices
-from flowsight.errors import FlowsightError, InputError, as_flowsight_error
+from flowsight.attention.extraction import Stream
+from flowsight.datasets.clips import full_frames
+from flowsight.errors import FlowsightError, as_flowsight_error
 from flowsight.metrics import classification
 from flowsight.metrics.fusion import fuse
 from flowsight.rows import RowParams
-from flowsight.rows import TestParams as Views
-from flowsight.serving import memory
+from flowsight.serving import memory, views
 from flowsight.serving.bundle import STREAMS, Bundle, ServedStream
 from flowsight.serving.memory import NO_LIMITS, ClipInMemory, Limits
+from flowsight.serving.result import Bytes, Prediction
 
-Floats = npt.NDArray[np.float64]
-Bytes = npt.NDArray[np.uint8]
 Result = TypeVar("Result")
 
 FRAMES_AT_ONCE = 32
 """Whole frames that go through a phase-1 network at once, as in the attention stage."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Prediction:
-    """What a system says of a video. K classes, T frames."""
-
-    video: str
-    classes: tuple[str, ...]
-    probs: dict[str, Floats]
-    """`spatial`, `temporal`, `fused` -> (K,), sums to 1."""
-    logits: dict[str, npt.NDArray[np.float32]]
-    """`spatial`, `temporal` -> (K,)."""
-    num_frames: int
-    duration_sec: float
-    seconds: dict[str, float]
-    """Time spent on decode, jpeg, flow, attention, scores, and in all (`total`)."""
-    attention: dict[str, Bytes] | None = None
-    """`spatial`, `temporal` -> (T, h, w) maps that the stream's phase-1 network gave."""
-    clip: ClipInMemory | None = None
-    """The frames, where maps were asked for."""
-
-    @property
-    def label(self) -> str:
-        """Best class; among equals the first."""
-        return self.top(1)[0][0]
-
-    def top(self, count: int, stream: str = "fused") -> list[tuple[str, float]]:
-        """The best classes and their probabilities, best first."""
-        best = np.argsort(-self.probs[stream], kind="stable")[:count]
-        return [(self.classes[k], float(self.probs[stream][k])) for k in best]
-
 
 Update = Callable[[str, int, int], None]
 """Called with what is being done, and how many frames of how many (0: unknown)."""
@@ -108,7 +72,7 @@ def predict_video(
         InputError: views that are not possible, or scores that are not finite.
         ResourceError: the GPU's memory does not hold the work.
     """
-    rows = _rows(bundle, num_views, num_crops)
+    rows = views.rows(bundle, num_views, num_crops)
     clip = _load(bundle, Path(video), limits, None if attention else rows, update)
     return predict_clip(
         bundle,
@@ -143,7 +107,7 @@ def predict_videos(
         A prediction, or what was wrong with that video; the others go on.
     """
     wanted = [attention] * len(videos) if isinstance(attention, bool) else list(attention)
-    rows = _rows(bundle, options.get("num_views"), options.get("num_crops"))
+    rows = views.rows(bundle, options.get("num_views"), options.get("num_crops"))
 
     def read(index: int) -> ClipInMemory | FlowsightError:
         views = None if wanted[index] else rows
@@ -185,31 +149,10 @@ def _load(
         video,
         frames=bundle.frames,
         flow=bundle.flow,
-        fields=None if rows is None else partial(needed_fields, bundle, rows),
+        fields=None if rows is None else partial(views.needed_fields, bundle, rows),
         limits=limits,
         update=lambda done, total: update("flow", done, total),
     )
-
-
-def needed_fields(bundle: Bundle, rows: Mapping[str, RowParams], num_frames: int) -> set[int]:
-    """Flow fields that the views look at: scored stacks, and those that give attention.
-
-    Args:
-        bundle: a loaded system.
-        rows: phase-2 row of `spatial` and `temporal`.
-        num_frames: of the video, at least 2.
-    """
-    scored = rows["temporal"]
-    explained = bundle.streams["temporal"].phase1_row
-    looked_at = [
-        (_positions(num_frames, scored), scored.input.stack_length),
-        (_positions(num_frames, rows["spatial"]), explained.input.stack_length),
-    ]
-    return {
-        int(field)
-        for positions, length in looked_at
-        for field in stack_indices(np.array(positions), length, num_frames - 1).ravel()
-    }
 
 
 def predict_clip(
@@ -234,30 +177,13 @@ def predict_clip(
     Raises:
         InputError, ResourceError: as `predict_video`.
     """
-    rows = _rows(bundle, num_views, num_crops)
+    rows = views.rows(bundle, num_views, num_crops)
     seconds = dict(loaded.seconds)
     with seeding.reproducible(threads or bundle.threads):
         with _timed(seconds, "attention"):
-            maps = {
-                name: _maps(
-                    bundle.streams[name],
-                    _clip(loaded, bundle.streams[name].row),
-                    range(loaded.num_frames)
-                    if attention
-                    else _positions(loaded.num_frames, rows[_other(name)]),
-                    update,
-                )
-                for name in STREAMS
-            }
+            maps = _attention(bundle, loaded, None if attention else rows, update)
         with _timed(seconds, "scores"):
-            logits = {
-                name: inference.clip_logits(
-                    bundle.streams[name].phase2,
-                    _clip(loaded, rows[name], maps[_other(name)]),
-                    rows[name],
-                ).numpy()
-                for name in STREAMS
-            }
+            logits = _logits(bundle, loaded, rows, maps)
     probs = {name: classification.softmax(values) for name, values in logits.items()}
     probs["fused"] = fuse(probs["spatial"], probs["temporal"], bundle.weight)
     return Prediction(
@@ -273,52 +199,35 @@ def predict_clip(
     )
 
 
-def _rows(bundle: Bundle, num_views: int | None, num_crops: int | None) -> dict[str, RowParams]:
-    """The phase-2 rows, with other views where they are given."""
-    return {
-        name: _with_views(stream.row, num_views, num_crops)
-        for name, stream in bundle.streams.items()
-    }
+def _attention(
+    bundle: Bundle, loaded: ClipInMemory, rows: Mapping[str, RowParams] | None, update: Update
+) -> dict[str, Bytes]:
+    """Maps of both streams: of the frames that these rows' views look at; None: of all."""
+
+    def wanted(stream: str) -> Sequence[int]:
+        if rows is None:
+            return range(loaded.num_frames)
+        return views.positions(loaded.num_frames, rows[views.other(stream)])
+
+    return {name: _maps(bundle.streams[name], loaded, wanted(name), update) for name in STREAMS}
 
 
-def _with_views(row: RowParams, num_views: int | None, num_crops: int | None) -> RowParams:
-    try:
-        views = Views(
-            num_views=num_views or row.test.num_views, num_crops=num_crops or row.test.num_crops
-        )
-    except ValueError as error:
-        raise InputError(f"expected views that can be drawn, got: {error}") from None
-    return dataclasses.replace(row, test=views)
+def _logits(
+    bundle: Bundle, loaded: ClipInMemory, rows: Mapping[str, RowParams], maps: Mapping[str, Bytes]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """(K,) of each stream, which sees the other one's maps."""
+    found = {}
+    for name in STREAMS:
+        clip = views.clip(loaded, rows[name], maps[views.other(name)])
+        found[name] = inference.clip_logits(bundle.streams[name].phase2, clip, rows[name]).numpy()
+    return found
 
 
-def _other(stream: str) -> str:
-    return STREAMS[1 - STREAMS.index(stream)]
-
-
-def _clip(loaded: ClipInMemory, row: RowParams, maps: Bytes | None = None) -> Clip:
-    """The clip as `datasets.clips` reads it; its class is unknown."""
-    stored = loaded.frames if row.input.modality == "rgb" else loaded.flow
-    # zipfile takes an open file wherever it takes a path
-    return Clip(
-        clip_id="video",
-        label=UNKNOWN,
-        subset="test",
-        num_frames=loaded.num_frames,
-        pack=cast(Path, stored),
-        maps=None if maps is None else cast(Path, memory.maps_pack(maps)),
-    )
-
-
-def _positions(num_frames: int, row: RowParams) -> list[int]:
-    """Where the row's views start: frames (RGB) or flow fields, each once."""
-    clip = Clip("video", UNKNOWN, "test", num_frames, Path(), None)
-    positions, _ = inference.view_positions(clip, row.input, row.test.num_views)
-    return [int(position) for position in positions]
-
-
-def _maps(served: ServedStream, clip: Clip, indices: Sequence[int], update: Update) -> Bytes:
+def _maps(
+    served: ServedStream, loaded: ClipInMemory, indices: Sequence[int], update: Update
+) -> Bytes:
     """(T, h, w) maps of a stream; zero where not asked for."""
-    row = served.phase1_row
+    row, clip = served.phase1_row, views.clip(loaded, served.row)
     stream = Stream(served.phase1, row.network.target_layers, row.input, row.network.map_channel)
     parts: list[Bytes] = []
     for start in range(0, len(indices), FRAMES_AT_ONCE):
@@ -338,21 +247,3 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     seconds[name] = time.perf_counter() - start
-
-
-def as_record(prediction: Prediction, count: int) -> Mapping[str, Any]:
-    """Plain values: the best classes, all probabilities of every stream, and times."""
-    best = prediction.top(count)
-    return {
-        "video": prediction.video,
-        "label": prediction.label,
-        "classes": [name for name, _ in best],
-        "scores": [score for _, score in best],
-        "probabilities": {
-            stream: dict(zip(prediction.classes, values.tolist(), strict=True))
-            for stream, values in prediction.probs.items()
-        },
-        "num_frames": prediction.num_frames,
-        "duration_sec": round(prediction.duration_sec, 6),
-        "seconds": {part: round(sec, 4) for part, sec in prediction.seconds.items()},
-    }

@@ -17,7 +17,7 @@ from flowsight.serving import registered
 
 if TYPE_CHECKING:
     from flowsight.serving.bundle import Bundle
-    from flowsight.serving.prediction import Prediction
+    from flowsight.serving.result import Prediction
 
 DEFAULT = f"models:/{bundles.SYSTEM}@champion"
 
@@ -150,7 +150,7 @@ def _with_film(
 def _records(
     videos: Sequence[Path], results: Sequence[Prediction | FlowsightError], top: int
 ) -> list[dict[str, object]]:
-    from flowsight.serving.prediction import as_record
+    from flowsight.serving.result import as_record
 
     return [
         {"video": str(video), "error": " ".join(str(found).split())}

@@ -32,6 +32,11 @@ from flowsight.files import atomic_file
 META = "meta.json"
 MAPS = "maps.npy"
 
+# of a zip: the end of its directory, an entry of it, what stands before a member's content
+_END = struct.Struct("<4s4HLLH")
+_ENTRY = struct.Struct("<4s4xHH4xLLLHH10xL")
+_LOCAL = struct.Struct("<4s2xHH4xLLLHH")
+
 _BROKEN = (
     zipfile.BadZipFile,
     zipfile.LargeZipFile,
@@ -129,7 +134,7 @@ def read_meta(path: Path | str) -> dict[str, Any]:
     Raises:
         InputError: no such file, or not a whole pack.
     """
-    with open_pack(path) as archive:
+    with _members(path) as archive:
         return _meta(archive)
 
 
@@ -139,7 +144,7 @@ def num_frames(path: Path | str) -> int:
     Raises:
         InputError: no such file, not a whole pack, or no count in it.
     """
-    with open_pack(path) as archive:
+    with _members(path) as archive:
         return _count(_meta(archive), "num_frames")
 
 
@@ -152,7 +157,7 @@ def read_frames(path: Path | str, indices: Sequence[int]) -> np.ndarray:
     Raises:
         InputError: no such file, not a whole pack, or an index outside the clip.
     """
-    with open_pack(path) as archive:
+    with _members(path) as archive:
         meta = _meta(archive)
         _check_indices(indices, _count(meta, "num_frames"))
         images = {
@@ -172,7 +177,7 @@ def read_flow(path: Path | str, indices: Sequence[int]) -> np.ndarray:
     Raises:
         InputError: no such file, not a whole pack, or an index outside the clip.
     """
-    with open_pack(path) as archive:
+    with _members(path) as archive:
         meta = _meta(archive)
         _check_indices(indices, _count(meta, "num_fields"))
         fields = {
@@ -192,7 +197,7 @@ def read_maps(path: Path | str, indices: Sequence[int]) -> np.ndarray:
     Raises:
         InputError: no such file, not a whole pack, or a negative index.
     """
-    with open_pack(path) as archive:
+    with _members(path) as archive:
         maps = np.load(io.BytesIO(archive.read(MAPS)), allow_pickle=False)
         if maps.dtype != np.uint8 or maps.ndim != 3 or len(maps) == 0:
             raise ValueError(f"maps.npy holds {maps.dtype} {maps.shape}")
@@ -203,9 +208,14 @@ def read_maps(path: Path | str, indices: Sequence[int]) -> np.ndarray:
 @contextmanager
 def open_pack(path: Path | str) -> Iterator[zipfile.ZipFile]:
     """Open a pack; whatever is broken in it becomes one InputError that names the file."""
+    with _naming(path), zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+@contextmanager
+def _naming(path: Path | str) -> Iterator[None]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
+        yield
     except FileNotFoundError:
         raise InputError(f"expected a pack at {path}, found no such file; make it again") from None
     except OSError as error:
@@ -215,7 +225,76 @@ def open_pack(path: Path | str) -> Iterator[zipfile.ZipFile]:
         raise InputError(f"expected a whole pack at {path}, got: {detail}; make it again") from None
 
 
-def _meta(archive: zipfile.ZipFile) -> dict[str, Any]:
+class _Members:
+    """Members of a plain stored zip, each found by its name in the zip's directory.
+
+    zipfile makes an object of every member before it reads one, which for a flow pack took longer
+    than decoding a stack. Whatever is not as `pack_writer` has it, damage too, is left to zipfile.
+    """
+
+    def __init__(self, path: Path | str, file: io.FileIO) -> None:
+        self._path, self._file = path, file
+        self._directory = self._find_directory()
+
+    def _at(self, start: int, size: int) -> bytes:
+        self._file.seek(start)
+        return self._file.read(size)
+
+    def _find_directory(self) -> bytes:
+        size = self._file.seek(0, io.SEEK_END)
+        if size < _END.size:
+            return b""
+        end = _END.unpack(self._at(size - _END.size, _END.size))
+        signature, _, _, _, _, length, start, comment = end
+        plain = signature == b"PK\5\6" and comment == 0 and start + length + _END.size == size
+        return self._at(start, length) if plain else b""
+
+    def read(self, name: str) -> bytes:
+        """A member's content.
+
+        Raises:
+            KeyError, zipfile.BadZipFile, ...: whatever zipfile says of it.
+        """
+        found = self._stored(name.encode("ascii"))
+        if found is not None:
+            return found
+        with zipfile.ZipFile(self._path) as archive:
+            return archive.read(name)
+
+    def _stored(self, name: bytes) -> bytes | None:
+        start = self._directory.rfind(name) - _ENTRY.size
+        if start < 0:
+            return None
+        entry = _ENTRY.unpack_from(self._directory, start)
+        signature, flags, method, crc, packed, size, length, extra, offset = entry
+        plain = signature == b"PK\1\2" and (flags, method, extra) == (0, 0, 0) and packed == size
+        if not plain or length != len(name):
+            return None
+        stored = self._at(offset, _LOCAL.size + length + size)
+        if len(stored) != _LOCAL.size + length + size:
+            return None
+        signature, flags, method, *_, extra = _LOCAL.unpack_from(stored)
+        content = stored[_LOCAL.size + length :]
+        plain = signature == b"PK\3\4" and (flags, method, extra) == (0, 0, 0)
+        if not plain or not stored.startswith(name, _LOCAL.size) or zlib.crc32(content) != crc:
+            return None
+        return content
+
+
+@contextmanager
+def _members(path: Any) -> Iterator[_Archive]:
+    if not isinstance(path, (str, Path)):  # a pack in memory
+        with open_pack(path) as archive:
+            yield archive
+        return
+    with _naming(path), io.FileIO(path) as file:
+        yield _Members(path, file)
+
+
+_Archive = _Members | zipfile.ZipFile
+
+
+def _meta(archive: _Archive) -> dict[str, Any]:
     meta = json.loads(archive.read(META))
     if not isinstance(meta, dict):
         raise ValueError("meta.json is not a mapping")
@@ -242,7 +321,7 @@ def _check_indices(indices: Iterable[int], count: int) -> None:
             raise ValueError(f"index {index} was asked for, it holds 0..{count - 1}")
 
 
-def _image(archive: zipfile.ZipFile, name: str, flags: int) -> np.ndarray:
+def _image(archive: _Archive, name: str, flags: int) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), flags)
     if image is None:
         raise ValueError(f"{name} is not an image")

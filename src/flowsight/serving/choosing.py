@@ -1,0 +1,107 @@
+"""What of the pipeline is served: which fusion, of which rows, from which checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from flowsight.config import FusionParams, Params
+from flowsight.errors import InputError
+from flowsight.rows import RowParams
+from flowsight.serving import origin
+from flowsight.serving.origin import Weight
+
+SYSTEM = "two_stream"
+STREAMS = ("spatial", "temporal")
+
+
+def served_fusion(params: Params, system: str) -> tuple[str, FusionParams]:
+    """The fusion that is served: the system's last one whose rows use the other stream's maps.
+
+    Passed over are controls, rows that see other maps than phase 1's (`explains`), and rows that
+    were trained in turns, which have no phase 1.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [
+        (name, pair)
+        for name, pair in params.evaluate.fusions.items()
+        for rows in [(params.row(pair.spatial), params.row(pair.temporal))]
+        if all(row.system == system and _is_attended(row, params) for row in rows)
+    ]
+    if not found:
+        raise InputError(
+            f"expected a fusion of two rows of {system} with `maps` in evaluate.fusions, got none"
+        )
+    return found[-1]
+
+
+def _is_attended(row: RowParams, params: Params) -> bool:
+    if row.maps is None or row.map_control is not None or row.init is None:
+        return False
+    return params.row(row.maps).explains is None
+
+
+def chosen_split(params: Params, split_id: str | None) -> str:
+    """The split whose checkpoints are served; None: the first.
+
+    Raises:
+        InputError: the parameters have no such split.
+    """
+    if split_id is None:
+        return params.splits.ids[0]
+    if split_id not in params.splits.ids:
+        known = ", ".join(params.splits.ids)
+        raise InputError(f"expected a split of splits.ids ({known}), got {split_id!r}")
+    return split_id
+
+
+def rows_of(fusion: FusionParams, params: Params) -> list[str]:
+    """Rows of both phases that a fusion needs."""
+    attended = [fusion.spatial, fusion.temporal]
+    return [str(params.row(row).init) for row in attended] + attended
+
+
+def checkpoints(params: Params, fusion: FusionParams, split: str) -> dict[str, str]:
+    """File's name in the bundle -> the checkpoint's folder, relative to the repository.
+
+    Raises:
+        InputError: the fusion's rows do not use each other's maps.
+    """
+    first, second = (params.row(getattr(fusion, stream)) for stream in STREAMS)
+    if (first.maps, second.maps) != (second.init, first.init):
+        raise InputError(
+            f"expected rows {fusion.spatial} and {fusion.temporal} to use the maps of each "
+            f"other's first phase ({second.init}, {first.init}), got {first.maps}, {second.maps}"
+        )
+    base = f"checkpoints/{params.dataset.name}"
+    phase1 = [str(first.init), str(second.init)]
+    names = [*phase1, *(f"attention-{row}" for row in phase1), fusion.spatial, fusion.temporal]
+    return {name: f"{base}/{name}-{split}" for name in names}
+
+
+def weight(
+    root: Path,
+    system: str,
+    fusion: str,
+    split: str,
+    params: Params,
+    lock: Mapping[str, str] | None,
+) -> Weight:
+    """The fusion's weight of the spatial stream, as evaluation chose it.
+
+    Args:
+        root: of the repository.
+        system, fusion, split: whose.
+        params: all.
+        lock: hashes of outputs, to refuse results that are not those; None: any will do.
+
+    Raises:
+        InputError: no results, or others than the lock knows.
+    """
+    results = f"results/{system}"
+    if lock is not None:
+        origin.check_fresh(root, results, lock)
+    table = root / results / "per_split.csv"
+    return origin.read_weight(table, fusion, split, params.evaluate.fusion_steps)

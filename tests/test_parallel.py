@@ -1,0 +1,158 @@
+"""`flowsight repro --jobs`: stages side by side on a pipeline of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flowsight import parallel, running
+from flowsight.errors import FlowsightError, InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+PIPELINE = """
+stages:
+  sample:
+    cmd: python work.py data/raw/sample
+    deps: [work.py]
+    outs: [data/raw/sample]
+  half:
+    foreach: [left, right]
+    do:
+      cmd: python work.py ${item}.txt data/raw/sample
+      deps: [data/raw/sample, work.py, "${item}.seed"]
+      outs: ["${item}.txt"]
+  both:
+    cmd: python work.py both.txt left.txt right.txt
+    deps: [left.txt, right.txt]
+    outs: [both.txt]
+  alone:
+    cmd: python work.py alone.txt
+    outs: [alone.txt]
+"""
+# the two halves wait until both have begun: one after the other they would wait for ever
+WORK = """
+import sys, time
+from pathlib import Path
+from flowsight import errors
+def main():
+    out, *sources = sys.argv[1:]
+    print("at work on", out)
+    if Path("broken").exists() and out == "left.txt":
+        raise errors.InputError("expected sense in left, got none")
+    if Path("meet").exists() and out in ("left.txt", "right.txt"):
+        Path(out + ".begun").touch()
+        end = time.monotonic() + 60
+        while not (Path("left.txt.begun").exists() and Path("right.txt.begun").exists()):
+            if time.monotonic() > end:
+                raise SystemExit("nobody came")
+            time.sleep(0.05)
+    if Path("slow").exists():
+        time.sleep(120)
+    target = Path(out)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(out + "".join(Path(s).read_text() for s in sources))
+errors.guard(main)
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A DVC repository with five stages and the real parameters."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
+    (tmp_path / "dvc.yaml").write_text(PIPELINE)
+    (tmp_path / "work.py").write_text(WORK)
+    for side in ("left", "right"):
+        (tmp_path / f"{side}.seed").write_text(side)
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    subprocess.run(["dvc", "init", "-q"], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def wanted(root: Path, *targets: str) -> dict[str, set[str]]:
+    return parallel.wanted(targets, force=False, root=root, env=running.environment())
+
+
+@pytest.mark.slow
+def test_runs_side_by_side_then_only_what_changed(
+    small: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert wanted(small) == {
+        "sample": set(),
+        "half@left": {"sample"},
+        "half@right": {"sample"},
+        "both": {"sample", "half@left", "half@right"},
+        "alone": set(),
+    }
+    assert set(wanted(small, "half@left")) == {"sample", "half@left"}
+    assert set(wanted(small, "half")) == {"sample", "half@left", "half@right"}
+    (small / "meet").touch()
+    running.repro(jobs=2, root=small)
+    first = "data/raw/sample"
+    assert (small / "both.txt").read_text() == f"both.txtleft.txt{first}right.txt{first}"
+    said = capfd.readouterr()
+    assert "(5 of 5, all done)" in said.err
+    assert "done: open" in said.out
+    assert "at work on left.txt" in (small / "build/logs/half@left.log").read_text()
+    status = ["dvc", "status", "--quiet"]
+    assert subprocess.run(status, cwd=small, check=False).returncode == 0, "all is up to date"
+    assert wanted(small) == {}
+    (small / "left.seed").write_text("other")
+    assert set(wanted(small)) == {"half@left", "both"}, "and what reads it"
+    (small / "left.txt.begun").unlink()
+    running.repro(jobs=2, root=small)
+    assert (small / "left.txt.begun").exists()
+    assert subprocess.run(status, cwd=small, check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_a_failure_is_the_stages_own_and_nothing_new_begins(
+    small: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (small / "broken").touch()
+    with pytest.raises(InputError, match="expected sense in left, got none"):
+        running.repro(jobs=2, root=small)
+    assert not (small / "both.txt").exists()
+    assert "half@left: failed with" in capfd.readouterr().err
+    (small / "broken").unlink()
+    running.repro(jobs=3, root=small)
+    assert (small / "both.txt").exists()
+    with pytest.raises(FlowsightError, match="its own message stands above"):
+        running.repro(["nobody"], jobs=2, root=small)
+    assert "nobody" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_nothing_running(small: Path) -> None:
+    (small / "slow").touch()
+    command = [Path(sys.executable).with_name("flowsight"), "repro", "--jobs", "2"]
+    process = subprocess.Popen(
+        command,
+        cwd=small,
+        stderr=subprocess.PIPE,
+        process_group=0,
+        # a shell that runs the tests in the background has it ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    log = small / "build/logs/sample.log"
+    end = time.monotonic() + 120
+    while not (log.exists() and "at work" in log.read_text()):
+        assert time.monotonic() < end, "did not start"
+        time.sleep(0.1)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert family
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode not in (0, None)
+    assert b"Traceback" not in said, said.decode()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive
