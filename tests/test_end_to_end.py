@@ -104,9 +104,11 @@ def test_metrics_are_where_dvc_shows_them(finished: tuple[Path, set[str]]) -> No
         capture_output=True,
         text=True,
     ).stdout
-    (content,) = (file["data"] for file in json.loads(shown)[""]["data"].values())
-    assert content == json.loads((root / "results/two_stream/metrics.json").read_text())
-    assert 0 <= content["attention/fused/top1"] <= 1
+    found = {path: file["data"] for path, file in json.loads(shown)[""]["data"].items()}
+    for system, name in (("two_stream", "attention/fused"), ("residual3d", "resnet3d_attention")):
+        path = f"results/{system}/metrics.json"
+        assert found[path] == json.loads((root / path).read_text())
+        assert 0 <= found[path][f"{name}/top1"] <= 1
 
 
 def test_nothing_changed_runs_nothing(finished: tuple[Path, set[str]]) -> None:
@@ -128,6 +130,9 @@ def test_nothing_changed_runs_nothing(finished: tuple[Path, set[str]]) -> None:
         "train_attended@spatial_attended-1",
         "predict_attended@spatial_attended-1",
         "evaluate@two_stream",
+        "train@resnet3d_attention-1",
+        "spatial_attention@resnet3d_attention-1",
+        "evaluate@residual3d",
         "report",
     ],
 )

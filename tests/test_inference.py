@@ -216,3 +216,67 @@ def test_faults(toy: Any, trained: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match="expected finite logits"):
         predict(toy, trained)
+
+
+# networks over time
+
+FILM = dataclasses.replace(
+    ROW,
+    system="residual3d",
+    model="residual3d",
+    network=NetworkParams(
+        backbone="resnet3d_10",
+        weights=None,
+        dropout=0.0,
+        map_channel=False,
+        target_layers=("layer2",),
+        width=2,
+        attention=rows.BlockAttentionParams(
+            channel=True, spatial=True, order="channel_first", reduction=2, kernel="7x7x7"
+        ),
+    ),
+    input=dataclasses.replace(ROW.input, modality="rgb", stack_length=1, clip_length=3),
+    test=rows.TestParams(num_views=8, num_crops=10),
+)
+
+
+@pytest.mark.parametrize("num_crops", [1, 10])
+@pytest.mark.parametrize("micro_batch", ["", "3"])
+def test_clips_are_averaged_over_views_and_crops(
+    toy: Any, num_crops: int, micro_batch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Computed once more, clip by clip; 8 views of 5 positions repeat some."""
+    monkeypatch.setenv("FLOWSIGHT_MICRO_BATCH", micro_batch)
+    torch.manual_seed(0)
+    row = dataclasses.replace(FILM, test=rows.TestParams(num_views=8, num_crops=num_crops))
+    network = networks.build(row, 2).eval()
+    clip = load_clips(toy.manifest, toy.split, toy.frames)[0][1]
+    found = []
+    for position in [0, 0, 1, 2, 2, 3, 4, 4]:
+        frames = transforms.resize_short_side(
+            read_images(clip, row.input, np.array([position])), 30
+        )
+        boxes = transforms.corner_boxes(*frames.shape[2:], 24, 24)
+        for side in (frames, transforms.mirror(frames, "rgb")):
+            for box in boxes:
+                if num_crops == 10 or (side is frames and box is boxes[4]):
+                    x = network_input(transforms.crop(side, box), row.input, map_channel=False)
+                    assert x.shape == (1, 3, 3, 24, 24)
+                    found.append(network(x)[0])
+    assert len(found) == 8 * num_crops
+    logits, right = inference.clip_scores(network, clip, row)
+    torch.testing.assert_close(logits, torch.stack(found).mean(dim=0))
+    best = torch.stack(found).argmax(dim=1)
+    assert right == pytest.approx((best == clip.label).double().mean().item())
+    other = dataclasses.replace(clip, label=1 - clip.label)
+    assert inference.clip_scores(network, other, row)[1] == pytest.approx(1 - right)
+
+
+def test_table_of_a_network_over_time(toy: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    checkpoint.save(networks.build(FILM, 2).state_dict(), tmp_path / "model.pt")
+    table = predict(toy, tmp_path, FILM, packs=toy.frames).to_pandas()
+    assert list(table.columns) == [
+        "clip_id", "subset", "label", "logit_Up", "logit_Down", "views_right",
+    ]  # fmt: skip
+    assert table["views_right"].between(0, 1).all()

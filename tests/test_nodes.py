@@ -70,7 +70,7 @@ def test_nodes_of_this_repository() -> None:
     assert found["train"].needs == nodes.Needs(
         gpus=1, memory_gb=8, timeout_min=2880, queue="gpu", retries=3
     )
-    assert found["train"].section == "two_stream"
+    assert found["train"].section == nodes.SEVERAL_SYSTEMS
     assert found["validate@clips"].task_id == "validate-clips"
     order = list(found)
     for name, node in found.items():
@@ -81,7 +81,7 @@ def test_the_graph_fits_every_study(tmp_path: Path) -> None:
     """A run's parameters may bring groups that the committed ones leave empty, and their edges."""
     drawn = nodes.load(ROOT)
     assert drawn["alternate"].mapped and drawn["alternate"].stages == ()
-    assert drawn["alternate"].section == nodes.SEVERAL_SYSTEMS
+    assert drawn["alternate"].section == "two_stream"
     assert drawn["alternate"].needs.queue == "gpu" and drawn["alternate"].needs.gpus == 1
     before = {name: set(node.upstream) for name, node in drawn.items()}
     shutil.copytree(ROOT / "conf", tmp_path / "conf")

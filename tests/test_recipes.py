@@ -165,3 +165,31 @@ def test_neither_stream_alone_solves_the_sample_and_both_together_do(
     print(results)
     assert np.mean([fused - max(one, other) for one, other, fused in results]) > 0.1
     assert all(fused > max(one, other) for one, other, fused in results)
+
+
+@pytest.mark.parametrize("recipe", ["sample", "smoke", "small", "paper"])
+def test_networks_over_clips_are_made(tmp_path: Path, recipe: str) -> None:
+    """Every row of every recipe fits its network's switches; nothing is computed."""
+    import torch
+
+    from flowsight import networks
+    from flowsight.models import residual3d
+
+    rows = composed(tmp_path, "dataset=ucf101", f"recipe={recipe}").rows
+    found = {name: row for name, row in rows.items() if row.system == "residual3d"}
+    assert {"resnet3d", "resnet3d_attention"} <= set(found)
+    for row in found.values():
+        with torch.device("meta"):
+            network = networks.build(row, 101)
+        if row.network.attention is not None:
+            assert residual3d.spatial_attentions(network, row.network.target_layers[0])
+    if recipe == "paper":
+        assert {row.network.backbone for row in found.values()} == {
+            "resnet3d_50", "densenet3d_24", "c3d",
+        }  # fmt: skip
+        train, seen = found["resnet3d_attention"].train, found["resnet3d_attention"].input
+        assert (train.optimizer, train.nesterov, train.lr) == ("sgd", True, 0.1)
+        assert (train.weight_decay, train.epochs) == (1e-4, 100)
+        assert train.batch_size * train.accumulate == 8
+        assert (seen.fps, seen.clip_length, seen.crop_px) == (16.0, 16, 224)
+        assert found["resnet3d_attention_flow"].input.modality == "flow"

@@ -122,6 +122,41 @@ def test_twice_the_same_bytes_whatever_reads(
     assert not list(scratch.rglob("*.ckpt")), "nothing is left behind"
 
 
+# a network over clips of frames; gradients of two batches make a step
+OVER_TIME = dataclasses.replace(
+    ROW,
+    system="residual3d",
+    model="residual3d",
+    network=NetworkParams(
+        backbone="resnet3d_10",
+        weights=None,
+        dropout=0.0,
+        map_channel=False,
+        target_layers=("layer2",),
+        width=4,
+        attention=rows.BlockAttentionParams(
+            channel=True, spatial=True, order="channel_first", reduction=4, kernel="7x7x7"
+        ),
+    ),
+    input=dataclasses.replace(
+        ROW.input, modality="rgb", stack_length=1, num_segments=1, clip_length=4
+    ),
+    train=dataclasses.replace(
+        ROW.train, epochs=6, accumulate=2, optimizer="sgd", nesterov=True, lr=0.1, batch_size=2
+    ),
+)
+
+
+def test_a_network_over_time_learns_and_repeats_itself(
+    toy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, history = fit(toy, OVER_TIME, packs=toy.frames)
+    assert history[-1].train_loss < 0.5 * history[0].train_loss
+    assert history[-1].val_accuracy == 1.0
+    assert as_bytes(fit(toy, OVER_TIME, packs=toy.frames)[0]) == as_bytes(state)
+    assert all(tensor.is_contiguous() for tensor in state.values())
+
+
 class KilledError(Exception):
     pass
 

@@ -7,6 +7,7 @@ module because `hydra.plugins_path` is `conf`.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -14,22 +15,35 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from flowsight.models.blocks import last_blocks
 
 
-def instances(rows: DictConfig, split_ids: ListConfig) -> DictConfig:
-    """The stage instances of every row and split.
+def instances(rows: DictConfig, split_ids: ListConfig, systems: ListConfig) -> DictConfig:
+    """The stage instances of every row of the systems, and split.
 
     Returns:
         `train` and `attention` (phase 1), `explain` and `learn_attention` (rows that make other
         maps of a phase-1 network), `train_attended` (phase 2), `alternate` (two rows in turn,
-        under the name of the one that sees frames), `predict_attended` and `evaluate`; keys are
-        `<row>-<split_id>`, values what `dvc.yaml` interpolates.
+        under the name of the one that sees frames), `predict_attended`, `spatial_attention`
+        (networks over clips that have it) and `evaluate`; keys are `<row>-<split_id>`, values what
+        `dvc.yaml` interpolates. `results` is where each system's are, for the report.
     """
     groups = ("train", "attention", "explain", "learn_attention", "train_attended", "alternate",
-              "predict_attended", "evaluate")  # fmt: skip
+              "predict_attended", "spatial_attention", "evaluate")  # fmt: skip
     found: dict[str, Any] = {group: {} for group in groups}
     in_turn = {name for name, row in rows.items() if row.maps and rows[row.maps].maps == name}
     explained = {row.maps for row in rows.values() if row.maps is not None} - in_turn
+    found["results"] = {
+        # a file that always exists stands for the results of a system that is left out
+        row.system: f"results/{row.system}" if row.system in systems else "README.md"
+        for row in rows.values()
+    }
     for name, row in rows.items():
-        found["evaluate"][row.system] = {"system": row.system}
+        if row.system not in systems:
+            continue
+        shown = bool((row.network.get("attention") or {}).get("spatial"))
+        entry = found["evaluate"].setdefault(
+            row.system, {"system": row.system, "attention": "attention"}
+        )
+        if shown:  # its own maps, not those that another stream sees
+            entry["attention"] = "spatial_attention"
         for split_id in split_ids:
             key, item = f"{name}-{split_id}", _item(name, row, str(split_id))
             if row.get("explains"):
@@ -48,6 +62,8 @@ def instances(rows: DictConfig, split_ids: ListConfig) -> DictConfig:
                 found["train_attended"][key] = {**item, "init": f"{row.init}-{split_id}"}
             if name in explained:
                 found["attention"][key] = item
+            if shown:
+                found["spatial_attention"][key] = item
     return OmegaConf.create(found)
 
 
@@ -71,11 +87,19 @@ def _item(name: str, row: DictConfig, split_id: str) -> dict[str, str]:
         "split": split_id,
         "system": row.system,
         "model": row.model,
+        "code": _code(row.model),
         "task": row.task,
         "packs": {"rgb": "frames", "flow": "flow"}[row.input.modality],
         # a file that always exists stands for "no weights file"
         "weights": "README.md" if weights in (None, "imagenet") else weights,
     }
+
+
+def _code(model: str) -> str:
+    """What of `src/flowsight/models` a network is: a file, or for a family of them a folder."""
+    spec = find_spec(f"flowsight.models.{model}")
+    is_folder = spec is not None and spec.submodule_search_locations is not None
+    return model if is_folder else f"{model}.py"
 
 
 def variant(base: str, changes: DictConfig, *, _root_: DictConfig) -> DictConfig:

@@ -55,7 +55,8 @@ def _groups(folder: Path) -> str:
 
 def describe(params: Params) -> str:
     """One line a person can check before a long run."""
+    used = [name for name, row in params.rows.items() if row.system in params.systems]
     return (
         f"dataset {params.dataset.name} (splits {', '.join(params.splits.ids)}), "
-        f"recipe {params.recipe}, rows {', '.join(params.rows)}, seed {params.seed}"
+        f"recipe {params.recipe}, rows {', '.join(used)}, seed {params.seed}"
     )

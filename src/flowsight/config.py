@@ -241,6 +241,8 @@ class Params:
     frames: FramesParams
     flow: FlowParams
     splits: SplitsParams
+    systems: tuple[str, ...]
+    """Whose rows run."""
     rows: dict[str, RowParams]
     attention: AttentionParams
     alternation: AlternationParams = field(default_factory=AlternationParams)
@@ -256,6 +258,7 @@ class Params:
         for name in self.rows:
             check(bool(_NAME.fullmatch(name)), f"row name {name!r} is not a file name")
         _check_rows(self.rows, self.alternation.rounds)
+        self._check_systems()
         for method, fusion in self.evaluate.fusions.items():
             for row in (fusion.spatial, fusion.temporal):
                 check(row in self.rows, f"evaluate.fusions.{method} names no row: {row!r}")
@@ -263,6 +266,18 @@ class Params:
                 check(
                     scored, f"evaluate.fusions.{method}: {row} only makes maps, it scores no clip"
                 )
+
+    def _check_systems(self) -> None:
+        known = ", ".join(dict.fromkeys(row.system for row in self.rows.values()))
+        check(len(self.systems) > 0, f"expected systems of {known}, got none")
+        for name in self.systems:
+            found = any(row.system == name for row in self.rows.values())
+            check(found, f"expected systems of {known}, got {name!r}")
+        check(len(set(self.systems)) == len(self.systems), "systems repeat")
+
+    def rows_of(self, system: str) -> dict[str, RowParams]:
+        """Rows of a system, in their order."""
+        return {name: row for name, row in self.rows.items() if row.system == system}
 
     def row(self, name: str) -> RowParams:
         """One row by name.

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SUBSETS = ("val", "test")
+VIEWS_RIGHT = "views_right"
+"""Share of a clip's views whose own best class is its label: the accuracy of single clips."""
 _CHUNK = 50
 """Inputs that go through the network at once, unless FLOWSIGHT_MICRO_BATCH says otherwise."""
 
@@ -52,7 +54,8 @@ def predict(
 
     Returns:
         One row a clip, sorted by clip_id: clip_id, subset, label (class name) and
-        `logit_<class name>` for each class in the order of `classes.csv`, float32.
+        `logit_<class name>` for each class in the order of `classes.csv`, float32. Of networks over
+        time also `VIEWS_RIGHT`, float64.
 
     Raises:
         InputError: no such clips, a checkpoint of another network, logits that are not finite.
@@ -65,13 +68,16 @@ def predict(
     network = networks.build(row, len(classes))
     checkpoint.restore(network, checkpoint_dir / "model.pt")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    network = network.to(where).to(memory_format=torch.channels_last).eval()
+    network = network.to(where).to(memory_format=networks.memory_format(network)).eval()
     with seeding.reproducible(params.threads):
-        logits = [
-            clip_logits(network, clip, row).numpy()
+        scores = [
+            clip_scores(network, clip, row)
             for clip in progress.track(wanted, f"predict {row.input.modality}")
         ]
-    return _table(wanted, np.stack(logits), classes)
+    table = _table(wanted, np.stack([logits.numpy() for logits, _ in scores]), classes)
+    if row.input.clip_length is None:
+        return table
+    return table.append_column(VIEWS_RIGHT, [[share for _, share in scores]])
 
 
 def clip_logits(network: nn.Module, clip: Clip, row: RowParams) -> Tensor:
@@ -89,20 +95,34 @@ def clip_logits(network: nn.Module, clip: Clip, row: RowParams) -> Tensor:
         InputError: logits that are not finite.
         ResourceError: the GPU's memory does not hold a chunk of views.
     """
+    return clip_scores(network, clip, row)[0]
+
+
+def clip_scores(network: nn.Module, clip: Clip, row: RowParams) -> tuple[Tensor, float]:
+    """Mean logits of a clip, and the share of its views that are right by themselves.
+
+    Args, Raises: as `clip_logits`.
+
+    Returns:
+        (K,) float32 on the CPU; the share, in [0, 1].
+    """
     positions, counts = view_positions(clip, row.input, row.test.num_views)
     # one read for all views: their stacks overlap, and a frame is decoded once
     crops = _crops(read_images(clip, row.input, positions), row.input, row.test.num_crops)
+    each = row.input.images_per_input
     num_inputs = len(crops) * len(positions)
-    total = torch.zeros(0)
+    total, right = torch.zeros(0), 0.0
     try:
         for start in range(0, num_inputs, chunk_size()):
-            images = _part(crops, start, min(start + chunk_size(), num_inputs))
+            stop = min(start + chunk_size(), num_inputs)
+            images = _part(crops, start * each, stop * each)
             inputs = network_input(images, row.input, map_channel=row.network.map_channel)
             # crops of one kind stand together: the same views again and again
             weights = counts[np.arange(start, start + len(inputs)) % len(counts)]
             logits = _forward(network, inputs).double()
             part = (logits * torch.from_numpy(weights)[:, None]).sum(dim=0)
             total = part if start == 0 else total + part
+            right += float(weights[(logits.argmax(dim=1) == clip.label).numpy()].sum())
     except torch.OutOfMemoryError:
         raise ResourceError(
             f"expected {chunk_size()} views to fit into the GPU's memory, they did not; set "
@@ -113,7 +133,8 @@ def clip_logits(network: nn.Module, clip: Clip, row: RowParams) -> Tensor:
             f"expected finite logits, got {total.tolist()} for {clip.clip_id}; the training "
             "diverged: lower the row's train.lr and train again"
         )
-    return (total / (row.test.num_views * row.test.num_crops)).float()
+    num_views = row.test.num_views * row.test.num_crops
+    return (total / num_views).float(), right / num_views
 
 
 def view_positions(clip: Clip, params: InputParams, num_views: int) -> tuple[Indices, np.ndarray]:
@@ -157,7 +178,7 @@ def chunk_size() -> int:
 @torch.inference_mode()
 def _forward(network: nn.Module, inputs: Tensor) -> Tensor:
     device = next(network.parameters()).device
-    inputs = inputs.to(device, memory_format=torch.channels_last)
+    inputs = inputs.to(device, memory_format=networks.memory_format(network))
     logits: Tensor = network(inputs)
     return logits.cpu()
 

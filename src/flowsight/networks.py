@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from flowsight.errors import InputError
 from flowsight.rows import RowParams
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 WEIGHTS = Path("data/weights")
+_WIDE = 32
+"""Channels of the first convolution from which channels last does not pay over time on CPUs."""
 
 
 def build(
@@ -27,7 +32,7 @@ def build(
         pretrained: weights of the backbone as `pretrained_weights` gives them.
 
     Returns:
-        (B, C, H, W) -> logits (B, K).
+        (B, C, H, W), or (B, C, T, H, W) for clips -> logits (B, K).
 
     Raises:
         InputError: no such model, a target layer it does not have, or weights that do not fit.
@@ -43,6 +48,8 @@ def build(
             f"expected the name of a module in src/flowsight/models, got {row.model!r} in the "
             "row's `model`"
         ) from None
+    if row.input.clip_length is not None:
+        return _build_over_time(model, row, num_classes, pretrained)
     network: nn.Module = model.build(
         backbone=row.network.backbone,
         modality=row.input.modality,
@@ -55,6 +62,39 @@ def build(
     # attention asks for them only after hours of training
     check_layers(network, row.network.target_layers)
     return network
+
+
+def _build_over_time(
+    model: ModuleType, row: RowParams, num_classes: int, pretrained: Mapping[str, Tensor] | None
+) -> nn.Module:
+    switches = row.network.attention
+    network: nn.Module = model.build(
+        backbone=row.network.backbone,
+        modality=row.input.modality,
+        num_classes=num_classes,
+        width=row.network.width,
+        dropout=row.network.dropout,
+        attention=None if switches is None else model.block_attention(**asdict(switches)),
+        pretrained=pretrained,
+    )
+    return network
+
+
+def memory_format(network: nn.Module) -> torch.memory_format:
+    """The layout of weights and inputs in which a network is fastest: channels last.
+
+    But not for wide networks over time on CPUs, which lose a quarter of their speed by it, where
+    narrow ones double it (`benchmarks/residual3d.py`).
+    """
+    import torch
+
+    kernels = [parameter for parameter in network.parameters() if parameter.ndim == 5]
+    if not kernels:
+        return torch.channels_last
+    narrow = len(kernels[0]) < _WIDE
+    return (
+        torch.channels_last_3d if narrow or torch.cuda.is_available() else torch.contiguous_format
+    )
 
 
 def pretrained_weights(row: RowParams, folder: Path = WEIGHTS) -> dict[str, Tensor] | None:

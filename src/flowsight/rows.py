@@ -8,22 +8,46 @@ from flowsight.schema import check, check_choice
 
 
 @dataclass(frozen=True, kw_only=True)
+class BlockAttentionParams:
+    """Attention in each block of a network over time."""
+
+    channel: bool
+    spatial: bool
+    order: str
+    """`channel_first` or `spatial_first`."""
+    reduction: int
+    """The channel attention's hidden layer has C / reduction units."""
+    kernel: str
+    """Of the spatial attention: `7x7` (each frame by itself) or `7x7x7`."""
+
+    def __post_init__(self) -> None:
+        check(self.reduction >= 1, "reduction must be at least 1")
+        check_choice("order", self.order, ("channel_first", "spatial_first"))
+        check_choice("kernel", self.kernel, ("7x7", "7x7x7"))
+
+
+@dataclass(frozen=True, kw_only=True)
 class NetworkParams:
     """One stream's network."""
 
     backbone: str
-    """`tiny`, or a classifier of torchvision by name."""
+    """`tiny` or a classifier of torchvision; for clips one of `models.residual3d.BACKBONES`."""
     weights: str | None
     """null, `imagenet` (torchvision's own) or a file below `data/weights`."""
     dropout: float
     map_channel: bool
     """Whether the other stream's attention map is an input channel."""
     target_layers: tuple[str, ...]
-    """Modules that Grad-CAM explains, by their names in the backbone."""
+    """Modules that Grad-CAM explains, or whose spatial attention is shown, by their names."""
+    width: int = 64
+    """Channels of the first level, for networks over clips."""
+    attention: BlockAttentionParams | None = None
+    """In each block, for networks over clips; null: the baseline."""
 
     def __post_init__(self) -> None:
         check(0 <= self.dropout < 1, "dropout must be in [0, 1)")
         check(len(self.target_layers) > 0, "target_layers must name a module")
+        check(self.width >= 1, "width must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +69,10 @@ class InputParams:
     """Mirror half of the training clips (u is negated)."""
     map_value: float
     """The constant map of phase 1."""
+    clip_length: int | None = None
+    """Frames or flow fields T of a clip, for networks over time; null: single frames or stacks."""
+    fps: float | None = None
+    """Clips are drawn at this rate, by time stamps; null: the source's own."""
 
     def __post_init__(self) -> None:
         check_choice("modality", self.modality, ("rgb", "flow"))
@@ -54,6 +82,15 @@ class InputParams:
         check(0 < self.crop_px <= self.resize_px, "crop_px must be in 1..resize_px")
         check(all(0 < s <= 1 for s in self.scales) and len(self.scales) > 0, "scales: (0, 1]")
         check(0 <= self.map_value <= 1, "map_value must be in [0, 1]")
+        check(self.clip_length is None or self.clip_length >= 1, "clip_length must be at least 1")
+        check(self.clip_length is None or self.stack_length == 1, "stack_length of clips must be 1")
+        check(self.fps is None or self.clip_length is not None, "fps needs clip_length")
+        check(self.fps is None or self.fps > 0, "fps must be positive")
+
+    @property
+    def images_per_input(self) -> int:
+        """Stored images (or stacks) behind one input of the network."""
+        return self.clip_length or 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +116,8 @@ class TrainParams:
     """Epochs without a better validation loss before stopping; null: all epochs."""
     precision: str
     devices: int
+    nesterov: bool = False
+    """Nesterov's momentum, for sgd."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "samples_per_epoch", "batch_size", "accumulate", "devices"):
@@ -89,6 +128,8 @@ class TrainParams:
         check(self.lr > 0, "lr must be positive")
         check(0 <= self.momentum < 1, "momentum must be in [0, 1)")
         check(self.weight_decay >= 0, "weight_decay must not be negative")
+        sgd = self.optimizer == "sgd" and self.momentum > 0
+        check(sgd or not self.nesterov, "nesterov needs sgd with momentum")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +191,9 @@ class RowParams:
 
     def __post_init__(self) -> None:
         check(self.maps is None or self.network.map_channel, "maps need network.map_channel")
+        clips = self.input.clip_length is not None
+        check(not (clips and self.network.map_channel), "clips have no map_channel")
+        check(clips or self.network.attention is None, "network.attention needs input.clip_length")
         if self.map_control is not None:
             check_choice("map_control", self.map_control, ("shuffled", "constant"))
             check(self.maps is not None, "map_control needs maps to stand in for")

@@ -87,7 +87,7 @@ def check_input(params: Params, stages: dict[str, pipeline.Stage], root: Path) -
             f"bring it with `flowsight import {params.dataset.name} SOURCE`"
         )
     for name, row in params.rows.items():
-        weights = row.network.weights
+        weights = row.network.weights if row.system in params.systems else None
         if weights not in (None, "imagenet") and not (root / "data/weights" / weights).is_file():
             raise InputError(
                 f"rows.{name}.network.weights: expected {root / 'data/weights' / weights}, found "

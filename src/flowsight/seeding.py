@@ -36,14 +36,14 @@ def reproducible(num_threads: int) -> Iterator[None]:
         num_threads: CPU threads of an operation.
     """
     threads = torch.get_num_threads()
-    strict = torch.are_deterministic_algorithms_enabled()
-    lenient = torch.is_deterministic_algorithms_warn_only_enabled()
+    before = torch.get_deterministic_debug_mode()
     # read by cuBLAS when it starts; without it torch refuses to be deterministic on CUDA
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(num_threads)
-    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    # use_deterministic_algorithms does the same, but loads all of torch's compiler first: 4 s
+    torch.set_deterministic_debug_mode("warn" if torch.cuda.is_available() else "error")
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(strict, warn_only=lenient)
+        torch.set_deterministic_debug_mode(before)

@@ -80,7 +80,7 @@ def fit(
         network = networks.build(row, len(classes), pretrained)
         if init is not None:
             checkpoint.restore(network, init / "model.pt")
-        network = network.to(memory_format=torch.channels_last)  # free speed on CPUs and GPUs
+        network = network.to(memory_format=networks.memory_format(network))  # free speed
         run = _Run(network, row, row_name, params.seed, scratch_key, log, part)
         _train(run, clips, len(classes), split)
     return run.result(), run.history

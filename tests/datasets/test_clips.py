@@ -11,14 +11,18 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
+from flowsight.datasets import sampling, transforms
 from flowsight.datasets.batches import EpochBatches
 from flowsight.datasets.clips import (
     Clip,
     ClipDataset,
+    count_positions,
     full_frames,
     load_clips,
     loader,
+    network_input,
     read_images,
+    timeline,
 )
 from flowsight.errors import InputError
 from flowsight.rows import InputParams
@@ -162,3 +166,88 @@ def test_full_frames(toy: Any, clips: list[Clip]) -> None:
     plain = load_clips(toy.manifest, toy.split, toy.frames)[0]
     assert full_frames(plain[0], RGB, [0, 6]).shape == (2, 4, 30, 40)
     assert full_frames(plain[0], RGB, [0], map_channel=False).shape == (1, 3, 30, 40)
+
+
+# clips for networks over time
+
+FILM = replace(RGB, num_segments=1, clip_length=4)
+
+
+def test_timeline(toy: Any) -> None:
+    clip = replace(load_clips(toy.manifest, toy.split, toy.frames)[0][0], fps=12.0)
+    assert timeline(clip, FILM).tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert timeline(clip, replace(FILM, fps=16.0)).tolist() == [0, 0, 1, 2, 3, 3, 4, 5, 6, 6]
+    assert timeline(clip, replace(FILM, fps=6.0)).tolist() == [0, 2, 4, 6]
+    of_flow = replace(FILM, fps=6.0, modality="flow")
+    assert timeline(clip, of_flow).tolist() == [0, 2, 4], "a field less than frames"
+    assert [count_positions(clip, replace(FILM, fps=f)) for f in (None, 16.0, 6.0, 3.0)] == [
+        4, 7, 1, 1,
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="frame rate of Down/clip_01 in the manifest, got None"):
+        timeline(replace(clip, fps=None), replace(FILM, fps=16.0))
+
+
+def test_the_frame_rate_comes_from_the_manifest(toy: Any, tmp_path: Path) -> None:
+    lines = (toy.manifest / "clips.csv").read_text().splitlines()
+    text = "\n".join([lines[0] + ",fps", *(line + ",25.0" for line in lines[1:])])
+    (tmp_path / "clips.csv").write_text(text)
+    (tmp_path / "classes.csv").write_bytes((toy.manifest / "classes.csv").read_bytes())
+    assert {c.fps for c in load_clips(tmp_path, toy.split, toy.frames)[0]} == {25.0}
+    assert {c.fps for c in load_clips(toy.manifest, toy.split, toy.frames)[0]} == {None}
+
+
+@pytest.mark.parametrize("modality", ["rgb", "flow"])
+def test_clips_are_read_in_the_order_of_time(toy: Any, modality: str) -> None:
+    packs = toy.frames if modality == "rgb" else toy.flow
+    clip = replace(load_clips(toy.manifest, toy.split, packs)[0][0], fps=12.0)
+    params = replace(FILM, modality=modality, fps=16.0)
+    images = read_images(clip, params, np.array([0, 5]))
+    if modality == "rgb":  # of 0 0 1 2 3 3 4 5 6 6, the second one runs over the end
+        stored = pack.read_frames(clip.pack, [0, 0, 1, 2, 3, 4, 5, 6]).transpose(0, 3, 1, 2)
+    else:  # of 0 0 1 2 3 3 4 5
+        stored = pack.read_flow(clip.pack, [0, 0, 1, 2, 3, 4, 5, 5])
+    assert np.array_equal(images, stored)
+    x = network_input(images, params, map_channel=False)
+    assert x.shape == (2, stored.shape[1], 4, 36, 48)
+    for n in range(2):
+        one = transforms.normalise(stored[4 * n : 4 * n + 4], modality)  # (T, C, H, W)
+        assert np.array_equal(x[n].numpy(), one.transpose(1, 0, 2, 3))
+
+
+def test_a_clip_is_cropped_and_mirrored_as_one(toy: Any) -> None:
+    clips = load_clips(toy.manifest, toy.split, toy.flow)[0]
+    params = replace(FILM, modality="flow", num_segments=2)
+    train = ClipDataset(clips, params, train=True, seed=3, map_channel=False)
+    x, label, index = train[5, 2]
+    assert x.shape == (2, 2, 4, 24, 24) and (label, index) == (clips[2].label, 2)
+    assert torch.equal(x, train[5, 2][0]) and not torch.equal(x, train[6, 2][0])
+    rng = np.random.default_rng((3, 5, 2))
+    starts = sampling.random_positions(3, 2, rng)
+    images = transforms.augment(
+        read_images(clips[2], params, starts),
+        modality="flow", crop_px=24, scales=params.scales, flip=True, rng=rng,
+    )  # fmt: skip
+    assert torch.equal(x, network_input(images, params, map_channel=False))
+    batch, _, _ = train.__getitems__([(5, 2), (6, 2)])
+    assert torch.equal(batch, torch.stack([x, train[6, 2][0]])), "a batch holds its items"
+    test = ClipDataset(
+        clips, replace(params, num_segments=1), train=False, seed=3, map_channel=False
+    )
+    middle = transforms.centre_crop(
+        read_images(clips[2], params, np.array([1])), resize_px=30, crop_px=24
+    )
+    assert torch.equal(test[0, 2][0], network_input(middle, params, map_channel=False))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"clip_length": 0}, "clip_length must be at least 1"),
+        ({"fps": 16.0}, "fps needs clip_length"),
+        ({"clip_length": 4, "fps": 0.0}, "fps must be positive"),
+        ({"clip_length": 4, "modality": "flow", "stack_length": 3}, "stack_length of clips"),
+    ],
+)
+def test_parameters_of_clips_are_checked(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(RGB, **wrong)

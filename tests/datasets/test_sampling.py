@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flowsight.datasets import sampling
 
@@ -67,3 +69,45 @@ def test_stacks_repeat_the_last_item() -> None:
     stacks = sampling.stack_indices(np.array([0, 3]), 3, 5)
     assert stacks.tolist() == [[0, 1, 2], [3, 4, 4]]
     assert sampling.stack_indices(np.array([0]), 4, 2).tolist() == [[0, 1, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("source", "count", "expected"),
+    [
+        # every 25/16 = 1.5625 frames
+        (25, 13, [0, 1, 3, 4, 6, 7, 9, 10, 12]),
+        # NTSC: every 1.873 frames; 15 frames last 0.5005 s, so output 8 at 0.5 s still shows 14
+        (30000 / 1001, 15, [0, 1, 3, 5, 7, 9, 11, 13, 14]),
+        (29.97, 15, [0, 1, 3, 5, 7, 9, 11, 13, 14]),
+        # slower sources repeat: every 0.75 frames
+        (12, 6, [0, 0, 1, 2, 3, 3, 4, 5]),
+        (8, 3, [0, 0, 1, 1, 2, 2]),
+        (16, 4, [0, 1, 2, 3]),
+        (32, 5, [0, 2, 4]),
+        (25, 1, [0]),
+    ],
+)
+def test_resampling_to_16_hz(source: float, count: int, expected: list[int]) -> None:
+    indices = sampling.resampled_indices(count, source, 16)
+    assert indices.tolist() == expected and indices.dtype == np.int64
+
+
+@given(
+    st.integers(1, 400),
+    st.sampled_from([6.0, 12.0, 15.0, 23.976, 24.0, 25.0, 29.97, 30.0, 50.0, 59.94, 120.0]),
+    st.sampled_from([8.0, 12.5, 16.0, 25.0, 60.0]),
+)
+def test_resampling_shows_what_is_seen_at_that_time(count: int, source: float, fps: float) -> None:
+    indices = sampling.resampled_indices(count, source, fps)
+    times = np.arange(len(indices)) / fps
+    slack = 1e-9
+    assert (indices / source <= times + slack).all(), "not before it is shown"
+    assert (times < (indices + 1) / source + slack).all(), "and not after"
+    assert times[-1] < count / source + slack <= len(indices) / fps + 2 * slack, "the whole clip"
+    assert indices[0] == 0 and indices[-1] <= count - 1
+
+
+def test_resampling_refuses_no_rate() -> None:
+    for source, fps in ((0, 16), (25, 0), (float("nan"), 16)):
+        with pytest.raises(ValueError, match="positive frame rates"):
+            sampling.resampled_indices(4, source, fps)

@@ -280,9 +280,9 @@ def test_earlier_results_survive_a_failure(world: World, tmp_path: Path) -> None
 
 
 def test_unknown_system_is_refused(world_template: World, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="residual3d"):
+    with pytest.raises(InputError, match="background"):
         evaluation.evaluate(
-            "residual3d", world_template.params, world_template.folders, tmp_path / "out"
+            "background", world_template.params, world_template.folders, tmp_path / "out"
         )
 
 

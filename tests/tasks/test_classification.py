@@ -98,3 +98,23 @@ def test_optimizers(name: str, kind: type[torch.optim.Optimizer]) -> None:
 def test_one_class_is_no_task() -> None:
     with pytest.raises(InputError, match="two classes"):
         classification.build(nn.Linear(2, 1), num_classes=1, params=params())
+
+
+def test_clips_of_frames() -> None:
+    """Five axes to the network: (B * S, C, T, H, W)."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv3d(3, 4, 3), nn.Flatten(), nn.Linear(32, 3))
+    task = classification.build(network, num_classes=3, params=params())
+    x = batch()[0][..., None].expand(5, 4, 3, 2, 2, 4).transpose(-1, 3).repeat(1, 1, 1, 1, 2, 2)
+    assert x.shape == (5, 4, 3, 4, 4, 4)
+    by_hand = torch.stack([network(x[:, s]) for s in range(4)]).mean(dim=0)
+    torch.testing.assert_close(task(x), by_hand)
+
+
+def test_nesterov_is_torchs(task: classification.Classification) -> None:
+    assert task.configure_optimizers().defaults["nesterov"] is False
+    with_it = classification.build(task.network, num_classes=3, params=params(nesterov=True))
+    assert with_it.configure_optimizers().defaults["nesterov"] is True
+    for wrong in ({"optimizer": "adamw"}, {"momentum": 0.0}):
+        with pytest.raises(ValueError, match="nesterov needs sgd with momentum"):
+            params(nesterov=True, **wrong)

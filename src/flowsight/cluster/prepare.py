@@ -31,7 +31,7 @@ def prepare(place: Workplace, run_id: str, *, rev: str, settings: Sequence[str])
         settings: Hydra overrides. Without any, the parameters stay as committed. Where only values
             are given, only these change; a group (`dataset=`, `recipe=`) composes anew from
             `conf/`, as `flowsight compose` does, with the other group as committed. `systems=a,b`
-            leaves out the rows of all other systems.
+            leaves out what belongs to all other systems.
 
     Returns:
         run_id, rev (commit to work at) and groups (stage group -> names of its stages).
@@ -124,7 +124,7 @@ def _compose(place: Workplace, tree: Path, settings: Sequence[str]) -> None:
         return
     committed = pipeline.read_yaml(tree / "params.yaml")
     base = _groups_of(committed, tree)
-    systems, given = _take_systems(settings)
+    given = _given(settings)
     if any(_GROUP.fullmatch(setting) for setting in given):
         chosen = {setting.lstrip("+~").partition("=")[0] for setting in given}
         base = [group for group in base if group.partition("=")[0] not in chosen]
@@ -134,35 +134,11 @@ def _compose(place: Workplace, tree: Path, settings: Sequence[str]) -> None:
         fresh = pipeline.read_yaml(tree / "params.yaml")
         overrides = [*base, *_differences(fresh, committed), *given]
     _run_compose(place, tree, overrides)
-    if systems is not None:
-        others = _without_others(pipeline.read_yaml(tree / "params.yaml"), systems)
-        _run_compose(place, tree, [*overrides, *others])
 
 
-def _take_systems(settings: Sequence[str]) -> tuple[list[str] | None, list[str]]:
-    """The systems that `systems=a,b` names (None: not given), and the other settings."""
-    named = [setting.partition("=")[2] for setting in settings if setting.startswith("systems=")]
-    rest = [setting for setting in settings if not setting.startswith("systems=")]
-    return (re.split(r"\s*,\s*", named[-1].strip("[] ")) if named else None), rest
-
-
-def _without_others(params: Any, systems: Sequence[str]) -> list[str]:
-    """Overrides that leave out the rows of all other systems, and the fusions of such rows.
-
-    Raises:
-        InputError: a system that no row belongs to.
-    """
-    rows = params["rows"]
-    known = list(dict.fromkeys(row["system"] for row in rows.values()))
-    unknown = [name for name in systems if name not in known]
-    if unknown:
-        raise InputError(
-            f"expected systems of {', '.join(known)}, got {', '.join(map(repr, unknown))}"
-        )
-    out = [name for name, row in rows.items() if row["system"] not in systems]
-    fusions = params["evaluate"]["fusions"]
-    fused = [name for name, one in fusions.items() if {one["spatial"], one["temporal"]} & {*out}]
-    return [*(f"~rows.{name}" for name in out), *(f"~evaluate.fusions.{name}" for name in fused)]
+def _given(settings: Sequence[str]) -> list[str]:
+    """The settings as overrides: `systems=a,b` is a list without brackets, for a form's sake."""
+    return [re.sub(r"^systems=\[?([^\[\]]*)\]?$", r"systems=[\1]", setting) for setting in settings]
 
 
 def _groups_of(params: Any, tree: Path) -> list[str]:

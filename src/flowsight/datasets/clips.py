@@ -2,6 +2,7 @@
 
 Channels of an input: the modality's (RGB, or u1 v1 u2 v2 ... of a flow stack), then the attention
 map. In phase 1 the map is a constant; in phase 2 it is read, cropped and mirrored with the frame.
+Networks over time see clips of T frames or flow fields instead, without maps.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class Clip:
     """Attention maps of the other stream; None: the constant map."""
     map_frames: int | None = None
     """Frames of the clip that the maps belong to; None: this clip's own."""
+    fps: float | None = None
+    """Frame rate of the video; None where the manifest does not say."""
 
 
 def load_clips(
@@ -90,6 +93,7 @@ def load_clips(
             num_frames=int(found["num_frames"]),
             pack=packs / found["shard"] / f"{clip_id}.zip",
             maps=None if maps is None else maps / f"{clip_id}.zip",
+            fps=float(found["fps"]) if found.get("fps") else None,
         )
         clips.append(clip)
     _check_packs(clips, split)
@@ -138,9 +142,40 @@ def num_items(clip: Clip, modality: str) -> int:
     return count
 
 
+def timeline(clip: Clip, params: InputParams) -> Indices:
+    """Stored items of a clip in the order and at the rate that networks over time see them.
+
+    Returns:
+        (M,) frame or field indices, non-decreasing.
+
+    Raises:
+        InputError: `fps` is asked for and the clip's own rate is not known.
+    """
+    count = num_items(clip, params.modality)
+    if params.fps is None:
+        return np.arange(count, dtype=np.int64)
+    if clip.fps is None or not clip.fps > 0:
+        raise InputError(
+            f"expected the frame rate of {clip.clip_id} in the manifest, got {clip.fps}; set "
+            "input.fps to null or leave the clip out"
+        )
+    return sampling.resampled_indices(count, clip.fps, params.fps)
+
+
 def count_positions(clip: Clip, params: InputParams) -> int:
-    """Positions of a clip at which a frame or a whole stack starts."""
+    """Positions of a clip at which a frame, a whole stack or a whole clip of frames starts."""
+    if params.clip_length is not None:
+        return sampling.count_positions(len(timeline(clip, params)), params.clip_length)
     return sampling.count_positions(num_items(clip, params.modality), params.stack_length)
+
+
+def _item_indices(clip: Clip, params: InputParams, positions: Indices) -> Indices:
+    """(N, L) items behind each position, L the stack's or the clip's length."""
+    if params.clip_length is None:
+        count = num_items(clip, params.modality)
+        return sampling.stack_indices(positions, params.stack_length, count)
+    times = timeline(clip, params)
+    return times[sampling.stack_indices(positions, params.clip_length, len(times))]
 
 
 def read_images(clip: Clip, params: InputParams, positions: Indices) -> Images:
@@ -152,17 +187,16 @@ def read_images(clip: Clip, params: InputParams, positions: Indices) -> Images:
         positions: (N,) frame or field indices.
 
     Returns:
-        (N, C, H, W) uint8; C is 3 or 2L, one more with a map.
+        (N, C, H, W) uint8; C is 3 or 2L, one more with a map. With `clip_length` T:
+        (N * T, C, H, W), C is 3 or 2, the images of a clip one after the other.
     """
-    indices = sampling.stack_indices(
-        positions, params.stack_length, num_items(clip, params.modality)
-    )
+    indices = _item_indices(clip, params, positions).ravel().tolist()
     if params.modality == "rgb":
-        frames = pack.read_frames(clip.pack, indices[:, 0].tolist())  # (N, H, W, 3)
+        frames = pack.read_frames(clip.pack, indices)  # (N, H, W, 3) or (N * T, H, W, 3)
         images = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
     else:
-        fields = pack.read_flow(clip.pack, indices.ravel().tolist())  # (N * L, 2, H, W)
-        images = fields.reshape(len(indices), -1, *fields.shape[2:])
+        fields = pack.read_flow(clip.pack, indices)  # (N * L, 2, H, W) or (N * T, 2, H, W)
+        images = fields.reshape(len(positions) * params.images_per_input, -1, *fields.shape[2:])
     if clip.maps is None:
         return images
     maps = pack.read_maps(clip.maps, _map_indices(clip, positions).tolist())[:, None]
@@ -185,17 +219,19 @@ def network_input(images: Images, params: InputParams, *, map_channel: bool) -> 
     """Normalise; where the network has a map channel and the images none, add the constant.
 
     Args:
-        images: (N, C, H, W) uint8 as `read_images` gives them, cropped.
+        images: (N, C, H, W) or (N * T, C, H, W) uint8 as `read_images` gives them, cropped.
         params: modality and value of the constant map.
         map_channel: whether the network has one.
 
     Returns:
-        (N, C, H, W) float32.
+        (N, C, H, W) float32, or (N, C, T, H, W) for clips.
     """
     inputs = torch.from_numpy(transforms.normalise(images, params.modality))
     if map_channel and images.shape[1] == own_channels(params):
         constant = inputs.new_full((len(inputs), 1, *inputs.shape[2:]), params.map_value)
         inputs = torch.cat([inputs, constant], dim=1)
+    if params.clip_length is not None:
+        inputs = inputs.unflatten(0, (-1, params.clip_length)).transpose(1, 2)
     return inputs
 
 
@@ -219,6 +255,8 @@ def full_frames(
 
 class ClipDataset(Dataset[tuple[Tensor, int, int]]):
     """Segments of clips: `dataset[epoch, index]` is (x (S, C, H, W) float32, label, index).
+
+    With `clip_length` a segment is a clip of T frames or flow fields: x is (S, C, T, H, W).
 
     In training, segments, crop and flip are drawn from (seed, epoch, index) and from nothing else,
     so neither the number of workers nor a restart changes them. Elsewhere an item is the middle
@@ -249,7 +287,7 @@ class ClipDataset(Dataset[tuple[Tensor, int, int]]):
         return x, self._clip(key).label, key[1]
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
-        """A batch: x (B, S, C, H, W), labels (B,), indices (B,); values are those of single items.
+        """A batch: x as single items with B in front, labels (B,), indices (B,); the same values.
 
         Read by as many threads as torch computes with, which waits meanwhile, straight into the
         batch; its memory has the channels last, as the convolutions want it.
@@ -257,7 +295,8 @@ class ClipDataset(Dataset[tuple[Tensor, int, int]]):
         params = self.params
         has_map = self.map_channel or self.clips[0].maps is not None
         channels = own_channels(params) + has_map
-        shape = (params.num_segments, params.crop_px, params.crop_px, channels)
+        num_images = params.num_segments * params.images_per_input
+        shape = (num_images, params.crop_px, params.crop_px, channels)
         # not torch.empty, which fills the memory where algorithms are deterministic
         batch = np.empty((len(keys), *shape), np.float32)
 
@@ -274,13 +313,15 @@ class ClipDataset(Dataset[tuple[Tensor, int, int]]):
                 list(threads.map(read, range(len(keys))))
         labels = torch.tensor([self._clip(key).label for key in keys])
         x = torch.from_numpy(batch).permute(0, 1, 4, 2, 3)
+        if params.clip_length is not None:
+            x = x.unflatten(1, (params.num_segments, params.clip_length)).transpose(2, 3)
         return x, labels, torch.tensor([index for _, index in keys])
 
     def _clip(self, key: tuple[int, int]) -> Clip:
         return self.clips[key[1] % len(self.clips)]
 
     def _images(self, key: tuple[int, int]) -> Images:
-        """(S, C, crop_px, crop_px) uint8."""
+        """(S, C, crop_px, crop_px) uint8, or (S * T, C, crop_px, crop_px) of clips."""
         clip, params = self._clip(key), self.params
         positions = count_positions(clip, params)
         if not self.train:
@@ -308,7 +349,10 @@ def _as_read(batch: Any) -> Any:
 
 
 def loader(dataset: ClipDataset, batches: EpochBatches) -> DataLoader[Any]:
-    """Batches (x (B, S, C, H, W), labels (B,), indices (B,)), read by `num_workers()` processes."""
+    """Batches (x, labels (B,), indices (B,)), read by `num_workers()` processes.
+
+    x is (B, S, C, H, W), for networks over time (B, S, C, T, H, W).
+    """
     return DataLoader(
         dataset,
         batch_sampler=batches,

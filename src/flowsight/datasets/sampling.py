@@ -7,10 +7,45 @@ counts and, for training, of a random generator. Wang et al. 2016, "Temporal seg
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import numpy.typing as npt
 
 Indices = npt.NDArray[np.int64]
+
+
+def resampled_indices(num_items: int, source_fps: float, fps: float) -> Indices:
+    """Items of a clip brought to another frame rate by their time stamps.
+
+    Item i is seen from i / source_fps until (i + 1) / source_fps; output j shows what is seen at
+    j / fps. So items are left out where the source is faster and repeated where it is slower. Rates
+    are taken as the fractions they stand for (29.97 as printed by a header is 30000 / 1001 or
+    2997 / 100), so that no rounding decides at a boundary. A flow field keeps the motion between
+    two neighbouring source frames, whatever lies between two outputs.
+
+    Args:
+        num_items: frames or flow fields of the clip, at least 1.
+        source_fps: of the clip, Hz.
+        fps: wanted, Hz.
+
+    Returns:
+        (M,) non-decreasing, in [0, num_items), from 0: as many as fit into the clip's duration.
+
+    Raises:
+        ValueError: a rate that is not positive.
+    """
+    if not (source_fps > 0 and fps > 0):
+        raise ValueError(f"expected positive frame rates, got {source_fps:g} and {fps:g} Hz")
+    step = _fraction(source_fps) / _fraction(fps)
+    count = -(-num_items * step.denominator // step.numerator)  # rounded up
+    outputs = np.arange(count, dtype=np.int64)
+    indices: Indices = outputs * step.numerator // step.denominator
+    return indices
+
+
+def _fraction(rate: float) -> Fraction:
+    return Fraction(rate).limit_denominator(1001)
 
 
 def count_positions(num_items: int, stack_length: int) -> int:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from flowsight.config import FusionParams, Params
 from flowsight.errors import InputError
-from flowsight.evaluation import figures, gallery, localization, paper, scoring
+from flowsight.evaluation import figures, gallery, localization, paper, residual3d, scoring
 from flowsight.evaluation.folders import Folders
 from flowsight.evaluation.localization import Shown
 from flowsight.evaluation.predictions import (
@@ -38,7 +38,8 @@ def evaluate(system: str, params: Params, folders: Folders, out: Path) -> None:
     """Write `results/<system>`: metrics.json, tables, joined predictions and pictures.
 
     Args:
-        system: its fusions are those of `params.evaluate` whose rows belong to it.
+        system: its fusions are those of `params.evaluate` whose rows belong to it; networks over
+            clips have rows only, see `evaluation.residual3d`.
         params: all parameters.
         folders: inputs.
         out: folder to replace.
@@ -46,6 +47,9 @@ def evaluate(system: str, params: Params, folders: Folders, out: Path) -> None:
     Raises:
         InputError: predictions are missing or do not fit the splits, or the system is unknown.
     """
+    if system == residual3d.SYSTEM:
+        residual3d.evaluate(params, folders, out)
+        return
     fusions = system_fusions(system, params)
     classes = read_classes(folders.manifest)
     splits = {

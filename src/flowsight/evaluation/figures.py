@@ -23,7 +23,7 @@ _MAX_NAMED_CLASSES = 30
 _MAX_COUNTED_CLASSES = 14
 
 
-def _figure(width: float, height: float, colour: str = _PAPER) -> Figure:
+def blank_figure(width: float, height: float, colour: str = _PAPER) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -32,7 +32,7 @@ def _figure(width: float, height: float, colour: str = _PAPER) -> Figure:
     return figure
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """PNG without the program's version, which would change the bytes."""
     with atomic_file(path) as temporary:
         figure.savefig(
@@ -48,14 +48,14 @@ def confusion_figure(matrices: Mapping[str, Ints], classes: Sequence[str], path:
         classes: K names.
         path: PNG to write.
     """
-    figure = _figure(4.2 * len(matrices) + 1.0, 5.8)
+    figure = blank_figure(4.2 * len(matrices) + 1.0, 5.8)
     axes = figure.subplots(1, len(matrices), squeeze=False)[0]
     for number, (ax, (title, counts)) in enumerate(zip(axes, matrices.items(), strict=True)):
         _draw_confusion(ax, counts, classes, named_rows=number == 0)
         ax.set_title(title, fontsize=11, color=_INK, loc="left", pad=10)
     axes[0].set_ylabel("true class", color=_INK)
     figure.tight_layout()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_confusion(ax: Axes, counts: Ints, classes: Sequence[str], *, named_rows: bool) -> None:
@@ -84,7 +84,7 @@ def accuracy_figure(metrics: Mapping[str, float], fusions: Sequence[str], path: 
         fusions: in the order shown.
         path: PNG to write.
     """
-    figure = _figure(6.4, 1.1 + 0.95 * len(fusions))
+    figure = blank_figure(6.4, 1.1 + 0.95 * len(fusions))
     ax = figure.subplots()
     place, ticks, names = 0.0, [], []
     for fusion in fusions:
@@ -108,7 +108,7 @@ def accuracy_figure(metrics: Mapping[str, float], fusions: Sequence[str], path: 
     for spine in ax.spines.values():
         spine.set_visible(False)
     figure.tight_layout()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def overlay_figure(panels: Panels, *, label: str, predicted: str, prob: float, path: Path) -> None:
@@ -117,7 +117,7 @@ def overlay_figure(panels: Panels, *, label: str, predicted: str, prob: float, p
     # in px at 100 dpi: two columns, two rows, a heading, and a strip of text over each row
     gap, head, strip = 8, 54, 32
     total = (2 * width + 3 * gap, head + 2 * (strip + height) + gap)
-    figure = _figure(total[0] / 100, total[1] / 100, _DARK)
+    figure = blank_figure(total[0] / 100, total[1] / 100, _DARK)
     right = label == predicted
     top, mark = 1 - head / 2 / total[1], "✓" if right else "✗"
     figure.text(gap / total[0], top, label, color=_LIGHT, size=17, weight="bold", va="center")
@@ -139,4 +139,62 @@ def overlay_figure(panels: Panels, *, label: str, predicted: str, prob: float, p
         ax = figure.add_axes(box)
         ax.imshow(image, aspect="auto", interpolation="nearest")
         ax.set_axis_off()
-    _save(figure, path)
+    save_figure(figure, path)
+
+
+def region_figure(picture: np.ndarray, *, heading: str, agreement: str, path: Path) -> None:
+    """A frame with its outlines under a line of text.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        heading: true class and, where it is another, the predicted one.
+        agreement: of the two outlines, in words.
+        path: PNG to write.
+    """
+    height, width = picture.shape[:2]
+    strip = 48
+    figure = blank_figure(width / 100, (height + strip) / 100, _DARK)
+    for line, (text, colour, size) in enumerate(
+        ((heading, _LIGHT, 11), (agreement, "#aab4c2", 10))
+    ):
+        y = 1 - (13 + 22 * line) / (height + strip)
+        figure.text(8 / width, y, text, color=colour, size=size, va="center")
+    ax = figure.add_axes((0, 0, 1, height / (height + strip)))
+    ax.imshow(picture, aspect="auto", interpolation="nearest")
+    ax.set_axis_off()
+    save_figure(figure, path)
+
+
+def bar_figure(
+    bars: Mapping[str, Mapping[str, float]], colours: Mapping[str, str], path: Path
+) -> None:
+    """Accuracy as bars, side by side for each method, as in the paper's figure 7.
+
+    Args:
+        bars: method -> series -> accuracy in %; a series may be missing.
+        colours: series -> colour, in the order of the legend.
+        path: PNG to write.
+    """
+    figure = blank_figure(1.5 + 1.25 * len(bars), 3.8)
+    ax = figure.subplots()
+    width = 0.8 / len(colours)
+    for number, (series, colour) in enumerate(colours.items()):
+        places = [i for i, values in enumerate(bars.values()) if series in values]
+        heights = [values[series] for values in bars.values() if series in values]
+        at = [place + (number - (len(colours) - 1) / 2) * width for place in places]
+        ax.bar(at, heights, width * 0.92, color=colour, label=series)
+        for x, height in zip(at, heights, strict=True):
+            ax.text(x, height + 1, f"{height:.1f}", ha="center", fontsize=7, color=_INK)
+    names = [name.replace(" ", "\n") for name in bars]
+    ax.set_xticks(range(len(bars)), names, fontsize=8)
+    ax.set_ylim(0, 108)
+    ax.set_ylabel("accuracy, %", fontsize=9, color=_INK)
+    ax.grid(axis="y", color=_RULE, lw=0.6)
+    ax.set_axisbelow(True)
+    ax.tick_params(length=0, colors=_INK)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    ax.legend(fontsize=8, frameon=False, ncols=len(colours), loc="upper left",
+              bbox_to_anchor=(0, 1.12))  # fmt: skip
+    figure.tight_layout()
+    save_figure(figure, path)

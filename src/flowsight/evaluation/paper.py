@@ -13,7 +13,7 @@ from flowsight.evaluation.predictions import records
 
 PRINTED_NAMES = {"ucf101": "UCF-101", "hmdb51": "HMDB-51"}
 _STREAM_OF_ITEM = {"spatial": "spatial", "temporal": "temporal", "fusion": "fused"}
-_OFFICIAL_SPLITS = ("1", "2", "3")
+OFFICIAL_SPLITS = ("1", "2", "3")
 # the thesis prints these two methods' numbers as their own papers report them
 _QUOTED = {"Two-Stream": "CNN-M-2048", "TSN": "BN-Inception"}
 
@@ -82,7 +82,7 @@ def _differences(
     if row["method"] in _QUOTED:
         network = _QUOTED[row["method"]]
         reasons.append(f"the paper quotes {row['method']}'s own publication, which used {network}")
-    if row["split"] == "not_stated" and set(params.splits.ids) != set(_OFFICIAL_SPLITS):
+    if row["split"] == "not_stated" and set(params.splits.ids) != set(OFFICIAL_SPLITS):
         ran = ", ".join(params.splits.ids)
         reasons.append(f"the paper does not say which split; ours is of split {ran}")
     return reasons

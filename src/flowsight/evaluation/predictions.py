@@ -66,12 +66,13 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
 
 
-def read_scores(path: Path, classes: Sequence[str]) -> Scores:
+def read_scores(path: Path, classes: Sequence[str], extra: Sequence[str] = ()) -> Scores:
     """One parquet of logits.
 
     Args:
         path: `predictions/<system>/X/<row>-<split>.parquet`.
         classes: names in the order of `classes.csv`.
+        extra: names of numbers that stand behind the logits.
 
     Raises:
         InputError: missing file, other columns, repeated clips, unknown labels, bad numbers.
@@ -81,7 +82,7 @@ def read_scores(path: Path, classes: Sequence[str]) -> Scores:
             f"expected predictions in {path}, found no such file; run `dvc repro` for its stage"
         )
     table = pd.read_parquet(path)
-    expected = ["clip_id", "subset", "label", *(_LOGIT + name for name in classes)]
+    expected = ["clip_id", "subset", "label", *(_LOGIT + name for name in classes), *extra]
     if list(table.columns) != expected:
         raise InputError(
             f"expected the columns clip_id, subset, label and {len(classes)} logits in the order "
@@ -94,7 +95,9 @@ def read_scores(path: Path, classes: Sequence[str]) -> Scores:
         clip_ids=table["clip_id"].to_numpy(dtype=np.str_),
         subsets=table["subset"].to_numpy(dtype=np.str_),
         labels=np.array([index[name] for name in table["label"]], dtype=np.int64),
-        probs=classification.softmax(table[expected[3:]].to_numpy(dtype=np.float64)),
+        probs=classification.softmax(
+            table[expected[3 : 3 + len(classes)]].to_numpy(dtype=np.float64)
+        ),
     )
 
 

@@ -66,7 +66,7 @@ def register_revision(system: str, revision: str, *, split_id: str | None = None
 
 
 def _check_system(system: str, params: Params) -> None:
-    systems = sorted({row.system for row in params.rows.values()})
+    systems = sorted(params.systems)
     if system not in systems:
         import difflib
 
@@ -78,7 +78,7 @@ def _check_system(system: str, params: Params) -> None:
 def _reads(system: str, params: Params) -> list[str]:
     """Outputs that a registration reads."""
     data = params.dataset.name
-    own = {name: row for name, row in params.rows.items() if row.system == system}
+    own = params.rows_of(system)
     names = [name for name, row in own.items() if row.explains is None]
     maps = {row.maps for row in own.values() if row.maps}
     names += [f"attention-{name}" for name in params.rows if name in maps]

@@ -13,9 +13,12 @@ from typing import Any
 
 from flowsight.config import Params
 from flowsight.files import atomic_dir
-from flowsight.reporting import data, formats, two_stream
+from flowsight.reporting import data, formats, residual3d, two_stream
 
-_SYSTEMS = ((two_stream.SYSTEM, two_stream.content, "two_stream.html.j2"),)
+_SYSTEMS = (
+    (two_stream.SYSTEM, two_stream.content, "two_stream.html.j2"),
+    (residual3d.SYSTEM, residual3d.content, "residual3d.html.j2"),
+)
 
 
 def write_report(
@@ -43,7 +46,7 @@ def write_report(
     systems = [
         {"template": template} | content(results / name, history, manifest, params)
         for name, content, template in _SYSTEMS
-        if (results / name / "metrics.json").is_file()
+        if name in params.systems and (results / name / "metrics.json").is_file()
     ]
     page = _render(
         {

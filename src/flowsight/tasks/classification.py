@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from flowsight import networks
 from flowsight.errors import InputError
 from flowsight.rows import TrainParams
 
@@ -29,7 +30,7 @@ def build(
     """Make the task.
 
     Args:
-        network: (B, C, H, W) -> logits (B, K).
+        network: (B, C, H, W), or (B, C, T, H, W) for clips -> logits (B, K).
         num_classes: K, at least 2.
         params: the optimiser and its numbers.
         weight: factor on the summed loss of the batch with this index in its epoch; None: the
@@ -44,7 +45,7 @@ def build(
 
 
 class Classification(LightningModule):
-    """Batches are (x (B, S, C, H, W), label (B,), index (B,))."""
+    """Batches are (x (B, S, C, H, W) or (B, S, C, T, H, W), label (B,), index (B,))."""
 
     def __init__(
         self,
@@ -65,8 +66,9 @@ class Classification(LightningModule):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Consensus of the segments: (B, S, C, H, W) -> logits (B, K), their mean over S."""
-        flat = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (B * S, C, H, W)
+        """Consensus of the segments: (B, S, C, [T,] H, W) -> logits (B, K), their mean over S."""
+        flat = x.flatten(0, 1)  # (B * S, C, [T,] H, W)
+        flat = flat.contiguous(memory_format=networks.memory_format(self.network))
         logits: Tensor = self.network(flat)  # (B * S, K)
         return logits.unflatten(0, x.shape[:2]).mean(dim=1)
 
@@ -110,6 +112,8 @@ class Classification(LightningModule):
         params = self.train_params
         common: dict[str, Any] = {"lr": params.lr, "weight_decay": params.weight_decay}
         if params.optimizer == "sgd":
-            return torch.optim.SGD(self.parameters(), momentum=params.momentum, **common)
+            return torch.optim.SGD(
+                self.parameters(), momentum=params.momentum, nesterov=params.nesterov, **common
+            )
         kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
         return kinds[params.optimizer](self.parameters(), **common)

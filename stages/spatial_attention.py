@@ -1,0 +1,34 @@
+"""Where a network over time looks: python stages/spatial_attention.py resnet3d_attention ..."""
+
+import argparse
+from pathlib import Path
+
+from flowsight import config, errors
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("row", help="key of `rows` in params.yaml")
+    parser.add_argument("--manifest", type=Path, required=True, help="folder of the manifest")
+    parser.add_argument("--split", type=Path, required=True, help="table of clip_id and subset")
+    parser.add_argument("--packs", type=Path, required=True, help="folder of frames or flow packs")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="folder with model.pt")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the maps")
+    args = parser.parse_args()
+    params = config.load()
+    from flowsight.attention import spatial_maps  # torch, after the arguments are known to be right
+
+    spatial_maps.extract(
+        name=args.row,
+        row=params.row(args.row),
+        manifest=args.manifest,
+        split=args.split,
+        packs=args.packs,
+        checkpoint=args.checkpoint,
+        out=args.out,
+        threads=params.threads,
+    )
+
+
+if __name__ == "__main__":
+    errors.guard(main)
