@@ -17,8 +17,9 @@ help:  ## this list
 setup:  ## .venv with the locked packages
 	@scripts/setup.sh
 
-repro: setup  ## run the pipeline (only what changed) and say where the results are
-	@flowsight repro
+JOBS ?= 2
+repro: setup  ## run the pipeline (only what changed), JOBS=2 stages side by side, and say where the results are
+	@flowsight repro --jobs $(JOBS)
 
 test: test-fast test-slow test-workers  ## all tests but test-services
 

@@ -40,7 +40,7 @@ stages:
 """
 # the two halves wait until both have begun: one after the other they would wait for ever
 WORK = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from flowsight import errors
 def main():
@@ -55,6 +55,11 @@ def main():
             if time.monotonic() > end:
                 raise SystemExit("nobody came")
             time.sleep(0.05)
+    if Path("gpu.log").exists():
+        with Path("gpu.log").open("a") as log:
+            print(out, "begins on", os.environ.get("CUDA_VISIBLE_DEVICES"), file=log, flush=True)
+            time.sleep(1)
+            print(out, "ends", file=log)
     if Path("slow").exists():
         time.sleep(120)
     target = Path(out)
@@ -129,6 +134,30 @@ def test_a_failure_is_the_stages_own_and_nothing_new_begins(
     with pytest.raises(FlowsightError, match="its own message stands above"):
         running.repro(["nobody"], jobs=2, root=small)
     assert "nobody" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_gpu_is_for_one_stage_at_a_time(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    declared = (small / "dvc.yaml").read_text()
+    meta = "\n      meta: {gpus: 1}\n  both:"
+    (small / "dvc.yaml").write_text(declared.replace("\n  both:", meta))
+    (small / "gpu.log").touch()
+    monkeypatch.setenv("FLOWSIGHT_GPUS", "7")
+    monkeypatch.setenv("FLOWSIGHT_GPU_LEASES", str(tmp_path / "leases"))
+    monkeypatch.setattr(parallel, "_SAY_SEC", 0.2)
+    running.repro(["half"], jobs=2, root=small)
+    lines = (small / "gpu.log").read_text().splitlines()
+    first, second = [line.split()[0] for line in lines[2::2]]  # after the sample, which needs none
+    assert {first, second} == {"left.txt", "right.txt"}
+    assert lines[2:] == [f"{first} begins on 7", f"{first} ends",
+                         f"{second} begins on 7", f"{second} ends"]  # fmt: skip
+    assert "half@left: at work on left.txt" in capfd.readouterr().err, "the last line of its log"
+    meta = meta.replace("1", "2")
+    (small / "dvc.yaml").write_text(declared.replace("\n  both:", meta))
+    with pytest.raises(InputError, match="expected 2 GPUs for half@left, found 1 on this host"):
+        running.repro(["half"], jobs=2, force=True, root=small)
 
 
 @pytest.mark.slow

@@ -7,17 +7,24 @@ allows that in one workspace: its lock is free while a command runs.
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from flowsight import pipeline
+from flowsight import gpus, pipeline
+from flowsight.gpus import Lent
 
 _POLL_SEC = 0.1
+
+
+_SAY_SEC = 30.0
 
 
 @dataclass
@@ -27,7 +34,10 @@ class Job:
     stage: str
     process: subprocess.Popen[bytes]
     output: IO[bytes]
+    held: ExitStack
+    """Its GPUs and the file it prints to."""
     begun: float = field(default_factory=time.monotonic)
+    said: float = field(default_factory=time.monotonic)
 
 
 def wanted(
@@ -76,21 +86,28 @@ def _of(stage: str, target: str) -> bool:
 
 def run(
     waiting: dict[str, set[str]],
-    start: Callable[[str, IO[bytes]], subprocess.Popen[bytes]],
+    start: Callable[[str, IO[bytes], Lent], subprocess.Popen[bytes]],
     *,
     jobs: int,
     logs: Path,
+    needs: Mapping[str, int],
+    devices: Sequence[str],
 ) -> tuple[str, int, Path] | None:
     """Run stages, at most `jobs` at once; after a failure no more are begun.
 
     Args:
         waiting: stage -> the stages it waits for, as `wanted` gives them.
-        start: starts a stage whose output goes to the file.
+        start: starts a stage on its GPUs, output to the file.
         jobs: how many at once.
         logs: folder for `<stage>.log`, what each printed.
+        needs: stage -> how many GPUs it wants for itself; none where it is not named.
+        devices: this host's GPUs; empty: every stage runs on the CPU.
 
     Returns:
         None, or the stage that failed first, its exit code and its log.
+
+    Raises:
+        InputError: a stage needs more GPUs than the host has.
     """
     logs.mkdir(parents=True, exist_ok=True)
     total, begun = len(waiting), time.monotonic()
@@ -99,30 +116,46 @@ def run(
     failed: tuple[str, int, Path] | None = None
     try:
         while active or (left and failed is None):
-            while failed is None and len(active) < jobs and (name := _ready(left)) is not None:
+            for name in [name for name, needed in left.items() if not needed]:
+                if failed is not None or len(active) >= jobs:
+                    break
+                held = ExitStack()
+                lent = gpus.borrow(needs.get(name, 0), name, devices, held)
+                if lent is None:
+                    continue
                 del left[name]
-                output = (logs / f"{name}.log").open("wb")
-                active.append(Job(name, start(name, output), output))
+                output = held.enter_context((logs / f"{name}.log").open("wb"))
+                active.append(Job(name, start(name, output, lent), output, held))
             for job in [job for job in active if job.process.poll() is not None]:
                 active.remove(job)
-                job.output.close()
+                job.held.close()
                 code = job.process.returncode
                 if code and failed is None:
                     failed = job.stage, code, logs / f"{job.stage}.log"
                 for needed in left.values():
                     needed.discard(job.stage)
                 _tell(job, code, total - len(left) - len(active), total, begun)
+            for job in active:
+                _tell_progress(job)
             time.sleep(_POLL_SEC)
     finally:
         for job in active:  # Ctrl-C
             job.process.terminate()
             job.process.wait()
-            job.output.close()
+            job.held.close()
     return failed
 
 
-def _ready(left: Mapping[str, set[str]]) -> str | None:
-    return next((name for name, needed in left.items() if not needed), None)
+def _tell_progress(job: Job) -> None:
+    """The last line of a long stage's log, now and then."""
+    now = time.monotonic()
+    if now - job.said < _SAY_SEC:
+        return
+    job.said = now
+    with Path(job.output.name).open("rb") as log:
+        log.seek(max(0, log.seek(0, os.SEEK_END) - 2000))
+        lines = re.split(r"[\r\n]+", log.read().decode(errors="replace").strip())
+    print(f"{job.stage}: {lines[-1][:200] or 'at work'}", file=sys.stderr, flush=True)
 
 
 def _tell(job: Job, code: int, done: int, total: int, begun: float) -> None:

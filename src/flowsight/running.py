@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from flowsight import composing, config, parallel, pipeline
+from flowsight import composing, config, gpus, parallel, pipeline
 from flowsight.config import Params
 from flowsight.errors import (
     FlowsightError,
@@ -23,6 +23,7 @@ from flowsight.errors import (
     MemoryLimitError,
     ResourceError,
 )
+from flowsight.gpus import Lent
 
 _BY_KIND: dict[str, type[FlowsightError]] = {
     error.kind: error for error in (InputError, GateError, ResourceError, MemoryLimitError)
@@ -60,7 +61,7 @@ def repro(
     repair_lock(root)
     print(f"flowsight: {composing.describe(params)}", file=sys.stderr)
     if jobs > 1:
-        _repro_parallel(targets, force, jobs, root)
+        _repro_parallel(targets, stages, force, jobs, root)
     else:
         command = ["dvc", "repro", *(["--force"] if force else []), *targets]
         code, failure = _run(command, root)
@@ -140,7 +141,13 @@ def _run(command: list[str], root: Path) -> tuple[int, dict[str, str] | None]:
         return code, json.loads(note.read_text()) if note.exists() else None
 
 
-def _repro_parallel(targets: Sequence[str], force: bool, jobs: int, root: Path) -> None:
+def _repro_parallel(
+    targets: Sequence[str],
+    stages: dict[str, pipeline.Stage],
+    force: bool,
+    jobs: int,
+    root: Path,
+) -> None:
     env = _run_environment()
     try:
         waiting = parallel.wanted(targets, force=force, root=root, env=env)
@@ -148,15 +155,27 @@ def _repro_parallel(targets: Sequence[str], force: bool, jobs: int, root: Path) 
         raise _as_error(error.returncode, None) from None
     with tempfile.TemporaryDirectory() as folder:
 
-        def start(stage: str, output: IO[bytes]) -> subprocess.Popen[bytes]:
+        def start(stage: str, output: IO[bytes], lent: Lent) -> subprocess.Popen[bytes]:
             command = ["env", "dvc", "--wait-for-lock", "repro", "--single-item"]
             command += [*(["--force"] if force else []), stage]
-            own = {**env, "FLOWSIGHT_FAILURE": str(Path(folder) / f"{stage}.json")}
+            failure = {"FLOWSIGHT_FAILURE": str(Path(folder) / f"{stage}.json")}
             return subprocess.Popen(
-                command, cwd=root, env=own, stdout=output, stderr=subprocess.STDOUT
+                command,
+                cwd=root,
+                env={**env, **failure, **lent.variables},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=lent.locks,
             )
 
-        failed = parallel.run(waiting, start, jobs=jobs, logs=root / "build" / "logs")
+        failed = parallel.run(
+            waiting,
+            start,
+            jobs=jobs,
+            logs=root / "build" / "logs",
+            needs={name: int(stages[name].meta.get("gpus", 0)) for name in waiting},
+            devices=gpus.of_this_host(),
+        )
         if failed is None:
             return
         stage, code, log = failed

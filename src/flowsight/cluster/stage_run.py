@@ -13,12 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flowsight import pipeline
+from flowsight import gpus, pipeline
 from flowsight.cluster import (
     dvcwork,
     fragments,
     gitwork,
-    gpus,
     lease,
     memory,
     processes,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,35 +59,47 @@ def lent(count: int, stage: str) -> Iterator[Lent]:
     devices = of_this_host() if count > 0 else []
     if count > 0 and not devices:
         print(f"{stage}: no GPU on this host; it runs on the CPU", file=sys.stderr)
+    with ExitStack() as stack:
+        said = False
+        while (found := borrow(count, stage, devices, stack)) is None:
+            if not said:
+                print(f"{stage}: all GPUs are taken; waiting", file=sys.stderr, flush=True)
+                said = True
+            time.sleep(1)
+        yield found
+
+
+def borrow(count: int, stage: str, devices: Sequence[str], stack: ExitStack) -> Lent | None:
+    """Hold `count` GPUs until the stack is closed, without waiting.
+
+    Args:
+        count: how many the stage needs.
+        stage: for the message.
+        devices: what `of_this_host` gave; empty: the stage gets none.
+        stack: holds the locks.
+
+    Returns:
+        All `count`, or None while so many are not free: two who need two never hold one each.
+
+    Raises:
+        InputError: the host has some, but fewer than `count`.
+    """
     if count == 0 or not devices:
-        yield Lent((), ())
-        return
+        return Lent((), ())
     if count > len(devices):
         raise InputError(
             f"expected {count} GPUs for {stage}, found {len(devices)} on this host; send it to "
             "another queue or lower `gpus` in its meta"
         )
-    with ExitStack() as stack:
-        files = _wait(count, devices, stage, stack)
-        yield Lent(tuple(files), tuple(file.fileno() for file in files.values()))
+    with ExitStack() as attempt:
+        files = _free(devices, count, attempt)
+        if len(files) < count:
+            return None
+        stack.push(attempt.pop_all())
+    return Lent(tuple(files), tuple(file.fileno() for file in files.values()))
 
 
-def _wait(count: int, devices: list[str], stage: str, stack: ExitStack) -> dict[str, IO[str]]:
-    """All `count` or none, so that two who need two never hold one each."""
-    said = False
-    while True:
-        with ExitStack() as attempt:
-            files = _free(devices, count, attempt)
-            if len(files) == count:
-                stack.push(attempt.pop_all())
-                return files
-        if not said:
-            print(f"{stage}: all GPUs are taken; waiting", file=sys.stderr, flush=True)
-            said = True
-        time.sleep(1)
-
-
-def _free(devices: list[str], count: int, stack: ExitStack) -> dict[str, IO[str]]:
+def _free(devices: Sequence[str], count: int, stack: ExitStack) -> dict[str, IO[str]]:
     files: dict[str, IO[str]] = {}
     for device in devices:
         if len(files) == count:
