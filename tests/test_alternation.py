@@ -46,6 +46,7 @@ def params(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Params:
 
     return dataclasses.replace(
         given,
+        systems=("two_stream",),
         rows={"rgb": small("spatial", "flow"), "flow": small("temporal", "rgb")},
         attention=dataclasses.replace(given.attention, epochs=2, max_frames=2, num_pictures=1),
         alternation=AlternationParams(rounds=2),

@@ -49,6 +49,7 @@ def params(monkeypatch: pytest.MonkeyPatch) -> Params:
     fusions = {"two": config.FusionParams(spatial="spatial", temporal="temporal")}
     made = dataclasses.replace(
         given,
+        systems=("two_stream",),
         rows=rows,
         attention=dataclasses.replace(given.attention, epochs=3, max_frames=2, num_pictures=1),
         evaluate=dataclasses.replace(given.evaluate, headline=None, fusions=fusions),
