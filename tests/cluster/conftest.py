@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from flowsight import composing
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -186,16 +189,28 @@ class Toy:
         return run("git", "rev-parse", "HEAD", cwd=self.source)
 
 
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`conf/` with one of the systems, and the parameters that it makes for two shards."""
+    folder = tmp_path_factory.mktemp("settings")
+    shutil.copytree(ROOT / "conf", folder / "conf")
+    base = (folder / "conf/base.yaml").read_text()
+    (folder / "conf/base.yaml").write_text(
+        re.sub(r"(?m)^systems: .*", "systems: [two_stream]", base)
+    )
+    composing.compose(["shards=[0,1]"], root=folder)
+    return folder
+
+
 @pytest.fixture
-def toy(tmp_path: Path) -> Toy:
+def toy(tmp_path: Path, settings: Path) -> Toy:
     """A pushed repository with the small pipeline and a folder as its DVC remote."""
     made = Toy(tmp_path)
     made.trap.mkdir()
     source = made.source
     source.mkdir()
-    shutil.copytree(ROOT / "conf", source / "conf")
-    params = (ROOT / "params.yaml").read_text()
-    (source / "params.yaml").write_text(params.replace("- 1\n- 2\n- 3\n", "- 1\n", 1))
+    shutil.copytree(settings / "conf", source / "conf")
+    shutil.copy(settings / "params.yaml", source)
     shutil.copy(ROOT / ".gitignore", source)
     (source / ".dvc").mkdir()
     shutil.copy(ROOT / ".dvc/config", source / ".dvc")
