@@ -25,6 +25,8 @@ _POLL_SEC = 0.1
 
 
 _SAY_SEC = 30.0
+_OF_DVC = (">", "Running stage", "Updating lock", "To track", "To enable", "\t", "Use `dvc push`")
+"""How lines begin that DVC prints around a stage's own."""
 
 
 @dataclass
@@ -155,7 +157,9 @@ def _tell_progress(job: Job) -> None:
     with Path(job.output.name).open("rb") as log:
         log.seek(max(0, log.seek(0, os.SEEK_END) - 2000))
         lines = re.split(r"[\r\n]+", log.read().decode(errors="replace").strip())
-    print(f"{job.stage}: {lines[-1][:200] or 'at work'}", file=sys.stderr, flush=True)
+    own = [line for line in lines if line and not line.startswith(_OF_DVC)]
+    said = own[-1][:200] if own else "at work"
+    print(f"{job.stage}: {said}", file=sys.stderr, flush=True)
 
 
 def _tell(job: Job, code: int, done: int, total: int, begun: float) -> None:
