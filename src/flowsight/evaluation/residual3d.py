@@ -95,17 +95,9 @@ def evaluate(params: Params, folders: Folders, out: Path) -> None:
     )
     table = split_table(results, len(classes))
     counts = _status_counts(folders.status)
-    mapped = attended_rows(params)
-    tested = {s: split[split["subset"] == "test"] for s, split in splits.items()}
-    found = localization.localization_table(
-        {name: localization.Shown(row=name) for name in mapped},
-        tested,
-        {clip: classes.index(label) for clip, label in labels.items()},
-        attention=folders.attention,
-        truth=folders.truth,
-        num_frames=params.evaluate.localization_frames,
-    )
-    metrics = flat_metrics(table, results, resampling) | localization.flat_metrics(found)
+    found = _localization(splits, labels, classes, params, folders)
+    metrics: dict[str, float] = flat_metrics(table, results, resampling)
+    metrics |= localization.flat_metrics(found)
     metrics |= {
         "num_test_clips": len({c for r in results for c in r.scores.clip_ids[r.is_test].tolist()}),
         "num_groups_checked": num_groups,
@@ -131,8 +123,28 @@ def evaluate(params: Params, folders: Folders, out: Path) -> None:
         write_csv(paper, folder / "paper_table.csv")
         joined.to_parquet(folder / "predictions.parquet", index=False, compression="zstd")
         figures.bar_figure(bars(paper, metrics, params), SERIES, folder / "accuracy.png")
-        last = mapped[-1] if mapped else None
-        regions.write_regions(last, params, folders, joined, folder / "regions")
+        shown = attended_rows(params)
+        regions.write_regions(
+            shown[-1] if shown else None, params, folders, joined, folder / "regions"
+        )
+
+
+def _localization(
+    splits: dict[str, pd.DataFrame],
+    labels: dict[str, str],
+    classes: list[str],
+    params: Params,
+    folders: Folders,
+) -> pd.DataFrame:
+    """How well the test clips' spatial attention fits the true masks."""
+    return localization.localization_table(
+        {name: localization.Shown(row=name) for name in attended_rows(params)},
+        {s: split[split["subset"] == "test"] for s, split in splits.items()},
+        {clip: classes.index(label) for clip, label in labels.items()},
+        attention=folders.attention,
+        truth=folders.truth,
+        num_frames=params.evaluate.localization_frames,
+    )
 
 
 def attended_rows(params: Params) -> list[str]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
 
-from flowsight import published
 from flowsight.config import Params
-from flowsight.evaluation.paper import OFFICIAL_SPLITS, PRINTED_NAMES
-from flowsight.evaluation.predictions import records
+from flowsight.evaluation.printed import OFFICIAL_SPLITS, Printed, beside_printed
 
 # printed method -> (family, with attention)
 _METHODS = {
@@ -36,18 +32,15 @@ def paper_table(scores: pd.DataFrame, params: Params, counts: Mapping[str, int])
         The published columns, then `ours` (empty: nothing of ours stands for this row),
         `comparable` and `why`.
     """
-    table = published.read("residual_attention_3d")
-    ours: list[float] = []
-    comparable, why = [], []
-    for printed in records(table):
-        name = row_of(printed["method"], params)
-        reasons = _missing(printed, name, params)
-        ours.append(math.nan if reasons or name is None else _ours(printed, name, scores, params))
-        if not reasons and name is not None:
-            reasons = _differences(printed, name, params, counts)
-        comparable.append(not reasons)
-        why.append("; ".join(reasons))
-    return table.assign(ours=ours, comparable=comparable, why=why)
+    return beside_printed(
+        "residual_attention_3d",
+        params=params,
+        counts=counts,
+        kind="row",
+        stands_for=lambda printed: row_of(printed["method"], params),
+        scores=lambda _, name: scores[scores["row"] == name],
+        differences=lambda printed, name: _differences(printed, name, params),
+    )
 
 
 def row_of(method: str, params: Params) -> str | None:
@@ -61,40 +54,8 @@ def row_of(method: str, params: Params) -> str | None:
     return None
 
 
-def _missing(printed: Mapping[str, Any], name: str | None, params: Params) -> list[str]:
-    here = PRINTED_NAMES.get(params.dataset.name)
-    if name is None:
-        return [f"no row in the parameters stands for {printed['method']}"]
-    if here is not None and here != printed["dataset"]:
-        return [f"this run is on {here}"]
-    if (
-        here is not None
-        and printed["split"].isdigit()
-        and printed["split"] not in params.splits.ids
-    ):
-        return [f"split {printed['split']} was not run"]
-    return []
-
-
-def _ours(printed: Mapping[str, Any], name: str, scores: pd.DataFrame, params: Params) -> float:
-    mine = scores[scores["row"] == name]
-    if params.dataset.name in PRINTED_NAMES and printed["split"].isdigit():
-        mine = mine[mine["split_id"] == printed["split"]]
-    return round(100 * float(mine["top1"].mean()), 2)
-
-
-def _differences(
-    printed: Mapping[str, Any], name: str, params: Params, counts: Mapping[str, int]
-) -> list[str]:
-    if params.dataset.name not in PRINTED_NAMES:
-        return [f"ours is measured on {params.dataset.name}, the paper's on {printed['dataset']}"]
+def _differences(printed: Printed, name: str, params: Params) -> list[str]:
     row, reasons = params.rows[name], []
-    lost = counts.get("absent", 0) + counts.get("quarantined", 0)
-    if lost:
-        listed = lost + counts.get("ok", 0)
-        reasons.append(f"{lost} of {listed} official clips are absent or quarantined")
-    if params.recipe != "paper":
-        reasons.append(f"recipe {params.recipe}, not the paper's")
     if printed["method"] == "ResNet3D-50" and row.network.backbone != "resnet3d_50":
         reasons.append(f"backbone {row.network.backbone}, not resnet3d_50")
     if (row.input.fps, row.input.crop_px) != (_FPS, _CROP_PX):

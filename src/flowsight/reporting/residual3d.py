@@ -8,18 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup
 
 from flowsight.config import Params
 from flowsight.evaluation.predictions import read_classes, read_table, records
 from flowsight.evaluation.residual3d import SYSTEM
 from flowsight.reporting import formats
-from flowsight.reporting.charts import Line, line_chart
-
-_QUANTITIES = (
-    ("accuracy", "accuracy", 100, 100.0, " %"),
-    ("loss", "loss (cross entropy)", 1, None, ""),
-)
+from flowsight.reporting.curves import row_charts
 
 
 def content(results: Path, history: Path, manifest: Path, params: Params) -> dict[str, Any]:
@@ -120,31 +114,8 @@ def _paper(results: Path) -> dict[str, Any]:
 def _curves(history: Path, params: Params, names: list[str]) -> list[dict[str, Any]]:
     cards = []
     for name in names:
-        paths = {s: history / f"{name}-{s}.csv" for s in params.splits.ids}
-        tables = {s: t for s, p in paths.items() if p.is_file() and len(t := pd.read_csv(p))}
-        if not tables:
-            continue
         stream = "spatial" if params.rows[name].input.modality == "rgb" else "temporal"
-        charts = [
-            Markup(line_chart(_lines(tables, f"{{}}_{quantity}", stream, scale), title=title,
-                              top=top, unit=unit))
-            for quantity, title, scale, top, unit in _QUANTITIES
-        ]  # fmt: skip
-        cards.append({"row": name, "stream": stream, "charts": charts})
+        charts = row_charts(history, name, params.splits.ids, stream)
+        if charts:
+            cards.append({"row": name, "stream": stream, "charts": charts})
     return cards
-
-
-def _lines(
-    tables: Mapping[str, pd.DataFrame], column: str, stream: str, scale: float
-) -> list[Line]:
-    many = " many" if len(tables) > 1 else ""
-    return [
-        Line(
-            x=table["epoch"].tolist(),
-            y=(scale * pd.to_numeric(table[column.format(subset)], errors="coerce")).tolist(),
-            style=f"l {subset} {stream}{many}",
-            name=f"split {split_id}, {subset}",
-        )
-        for subset in ("train", "val")
-        for split_id, table in tables.items()
-    ]

@@ -18,7 +18,8 @@ from flowsight.evaluation.predictions import read_classes, read_table, records
 from flowsight.evaluation.scoring import STREAMS
 from flowsight.metrics import classification
 from flowsight.reporting import formats, schedules
-from flowsight.reporting.charts import Line, confusion_chart, line_chart
+from flowsight.reporting.charts import confusion_chart
+from flowsight.reporting.curves import row_charts
 from flowsight.rows import RowParams
 
 SYSTEM = "two_stream"
@@ -250,22 +251,11 @@ def _confusions(
 def _curves(history: Path, params: Params) -> list[dict[str, Any]]:
     """Loss and accuracy of each row, one pair of lines per split; rows without history left out."""
     cards = []
-    for name, row in params.rows.items():
-        paths = {s: history / f"{name}-{s}.csv" for s in params.splits.ids}
-        tables = {s: pd.read_csv(p) for s, p in paths.items() if p.is_file()}
-        tables = {s: t for s, t in tables.items() if len(t)}
-        if row.system != SYSTEM or not tables:
-            continue
+    for name, row in params.rows_of(SYSTEM).items():
         stream = _stream(name, params)
-        charts = [
-            line_chart(
-                _lines(tables, f"{{}}_{quantity}", stream, scale), title=title, top=top, unit=unit
-            )
-            for quantity, title, scale, top, unit in (
-                ("accuracy", "accuracy", 100, 100.0, " %"),
-                ("loss", "loss (cross entropy)", 1, None, ""),
-            )
-        ]
+        charts = row_charts(history, name, params.splits.ids, stream)
+        if not charts:
+            continue
         cards.append(
             {
                 "row": name,
@@ -273,24 +263,7 @@ def _curves(history: Path, params: Params) -> list[dict[str, Any]]:
                 "phase": f"goes on from {row.init}" if row.init else "first phase",
                 "input": f"{'RGB' if stream == 'spatial' else 'flow'} + "
                 + (f"maps of {row.maps}" if row.maps else f"maps at {row.input.map_value:g}"),
-                "charts": [Markup(chart) for chart in charts],
+                "charts": charts,
             }
         )
     return cards
-
-
-def _lines(
-    tables: Mapping[str, pd.DataFrame], column: str, stream: str, scale: float
-) -> list[Line]:
-    many = " many" if len(tables) > 1 else ""
-    return [
-        Line(
-            x=table["epoch"].tolist(),
-            y=(scale * pd.to_numeric(table[column.format(subset)], errors="coerce")).tolist(),
-            style=f"l {subset} {stream}{many}",
-            name=f"split {split_id}, {subset}",
-        )
-        for subset in ("train", "val")
-        for split_id, table in tables.items()
-        if column.format(subset) in table
-    ]
