@@ -60,7 +60,7 @@ class _Server:
             for key, _ in self.selector.select():
                 request = key.data()
                 if request is not None:
-                    return request  # type: ignore[no-any-return]
+                    return request
         return None
 
     def _close(self) -> None:
