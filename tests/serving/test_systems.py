@@ -31,14 +31,7 @@ def test_a_module_has_all_that_is_asked_of_it(name: str) -> None:
     for function in FUNCTIONS:
         asked = list(inspect.signature(getattr(System, function)).parameters)[1:]
         assert list(inspect.signature(getattr(module, function)).parameters) == asked, function
-    assert set(module.OUTPUTS.values()) <= {
-        "string",
-        "double",
-        "long",
-        "string[]",
-        "double[]",
-        "any",
-    }
+    assert set(module.OUTPUTS.values()) <= KINDS
     assert module.COLUMNS and all(isinstance(column, str) for column in module.COLUMNS)
 
 
