@@ -202,8 +202,6 @@ def test_from_the_working_tree_and_from_a_revision_it_is_one_version(
 def test_networks_over_clips(registry: store.Registry, project: Path, tmp_path: Path) -> None:
     """The other system's life, beside the first one's: registered, traced, reproduced."""
     made = registering.register("residual3d", root=project)
-    again = registering.register_revision("residual3d", "main")
-    assert (again.version, again.is_new) == (made.version, False)
     version = registry.version("residual3d", "challenger")
     assert version.tags["row"] == "resnet3d_attention" and "fusion" not in version.tags
     assert (version.tags["backbone"], version.tags["modality"]) == ("resnet3d_10", "rgb")
