@@ -9,12 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from flowsight import pipeline
+from flowsight.serving import bundle, systems
+from flowsight.serving.prediction import predict_videos
+from flowsight.serving.result import Prediction
 
 ROOT = Path(__file__).resolve().parents[1]
+MOST_CLIPS = 12
 # 24 clips; the three broken files are a larger share of them
 FEW = [
     "sample.num_groups=3",
@@ -109,6 +114,36 @@ def test_metrics_are_where_dvc_shows_them(finished: tuple[Path, set[str]]) -> No
         path = f"results/{system}/metrics.json"
         assert found[path] == json.loads((root / path).read_text())
         assert 0 <= found[path][f"{name}/top1"] <= 1
+
+
+@pytest.mark.parametrize("system", systems.names())
+def test_a_prediction_is_what_evaluation_said(
+    finished: tuple[Path, set[str]], system: str, tmp_path: Path
+) -> None:
+    """Of test and validation clips, from their files, with the networks as they would be served."""
+    root, _ = finished
+    described = bundle.write_bundle(system, tmp_path / "bundle", root=root)
+    served = bundle.load_bundle(tmp_path / "bundle", device="cpu")
+    table = pd.read_parquet(root / f"results/{system}/predictions.parquet")
+    for column, value in systems.find(system).selection(described).items():
+        table = table[table[column] == value]
+    table = table[table["split_id"].astype(str) == described["split"]].set_index("clip_id")
+    paths = pd.read_csv(root / "data/manifests/sample/clips.csv").set_index("clip_id").path
+    chosen = table.index[:: max(1, len(table) // MOST_CLIPS)]
+    videos = [root / "data/raw/sample" / paths[clip_id] for clip_id in chosen]
+    columns = [f"prob_{name}" for name in served.classes]
+    assert len(chosen) > 4
+    for clip_id, found in zip(chosen, predict_videos(served, videos), strict=True):
+        assert isinstance(found, Prediction), found
+        expected = table.loc[clip_id, columns].to_numpy(np.float64)
+        np.testing.assert_allclose(found.probs[found.main], expected, rtol=0, atol=1e-5)
+        assert found.label == table.loc[clip_id, "predicted"]
+        for name, logits in found.logits.items():
+            row = described["streams"][name] if "streams" in described else described["row"]
+            file = root / f"predictions/{system}/sample/{row}-{described['split']}.parquet"
+            own = pd.read_parquet(file).set_index("clip_id").loc[clip_id]
+            expected = own[[f"logit_{c}" for c in served.classes]].to_numpy(np.float64)
+            np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
 
 
 def test_nothing_changed_runs_nothing(finished: tuple[Path, set[str]]) -> None:
