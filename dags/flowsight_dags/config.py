@@ -106,6 +106,12 @@ def params() -> dict[str, object]:
 
 
 def systems() -> list[str]:
-    """Systems that the rows belong to, in the rows' order."""
-    rows = params()["rows"]
-    return list(dict.fromkeys(row["system"] for row in rows.values()))  # type: ignore[attr-defined]
+    """Systems that can be trained: those of the parameters in the repository."""
+    return list(params()["systems"])  # type: ignore[call-overload]
+
+
+def served() -> list[str]:
+    """Those of them that can be registered: each has a module that knows how it is served."""
+    modules = ROOT / "src/flowsight/serving/systems"
+    here = {path.stem for path in modules.iterdir()}
+    return [name for name in systems() if name in here]
