@@ -84,6 +84,20 @@ class RecurrentLayer(nn.Module):
         across, down = self.gru(h.flatten(1, 2), swept)
         return self._mix(across, down).relu_().unflatten(1, (steps, batch)), state
 
+    def draw_masks(self, rate: float, frames: Tensor) -> Masks:
+        """Masks for a batch of sequences, of the frames' type and device."""
+
+        def draw(weight: Tensor) -> Tensor:
+            kept = torch.full((weight.shape[1], len(frames)), 1 - rate, device=frames.device)
+            return torch.bernoulli(kept).to(frames) / (1 - rate)
+
+        return Masks(
+            lstm_input=draw(self.lstm.weight_ih),
+            lstm_state=draw(self.lstm.weight_hh),
+            gru_input=draw(self.gru.weight_ih),
+            gru_state=draw(self.gru.weight_hh),
+        )
+
     def _mix(self, across: Tensor, down: Tensor) -> Tensor:
         """1x1 convolution of the four sweeps as they lie, -> (filters, T * B, H, W)."""
         first, second = self.conv.weight.chunk(2, dim=1)
@@ -135,7 +149,7 @@ class BackgroundNetwork(nn.Module):
         masks = state.masks if state else self._draw_masks(frames)
         x = frames.permute(1, 2, 0, 3, 4).contiguous()  # (C, T, B, H, W)
         states = []
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self._layers()):
             before = state.layers[index] if state else None
             x, after = layer(x, before, masks[index] if masks else None)
             states.append(after)
@@ -157,19 +171,10 @@ class BackgroundNetwork(nn.Module):
         if not self.training or self.dropout == 0:
             return None
 
-        def draw(units: int) -> Tensor:
-            kept = torch.full((units, len(frames)), 1 - self.dropout, device=frames.device)
-            return torch.bernoulli(kept).to(frames) / (1 - self.dropout)
+        return tuple(layer.draw_masks(self.dropout, frames) for layer in self._layers())
 
-        return tuple(
-            Masks(
-                lstm_input=draw(layer.lstm.weight_ih.shape[1]),
-                lstm_state=draw(layer.lstm.weight_hh.shape[1]),
-                gru_input=draw(layer.gru.weight_ih.shape[1]),
-                gru_state=draw(layer.gru.weight_hh.shape[1]),
-            )
-            for layer in self.layers
-        )
+    def _layers(self) -> Iterator[RecurrentLayer]:
+        return (layer for layer in self.layers if isinstance(layer, RecurrentLayer))
 
 
 @torch.inference_mode()

@@ -131,7 +131,7 @@ class _Sweep(torch.autograd.Function):
         mask, weight_hh, out, kept = ctx.saved_tensors
         units, steps = weight_hh.shape[1], out.shape[2]
         grad = torch.zeros_like(out[0, :1]).expand(3 * units, *out.shape[2:]).contiguous()
-        grad_weight, grad_bias = torch.zeros_like(weight_hh), 0
+        grad_weight, grad_bias = torch.zeros_like(weight_hh), weight_hh.new_zeros(units)
         carried, da = torch.zeros_like(kept[0, :units]), torch.empty_like(kept[0, : 3 * units])
         for step in reversed(range(steps)):
             back = steps - 1 - step

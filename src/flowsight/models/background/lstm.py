@@ -154,7 +154,7 @@ class _Sequence(torch.autograd.Function):
         da = torch.empty_like(gates)
         grad_h0, grad_c0 = torch.empty_like(h0), torch.empty_like(c0)
         for part in _blocks(x):
-            dh, dc = 0, 0
+            dh, dc = torch.zeros_like(h0[:, part]), torch.zeros_like(c0[:, part])
             for t in reversed(range(steps)):
                 i, f, g, o = gates[:, t, part].unflatten(0, (4, units))
                 before = cells[:, t - 1, part] if t else c0[:, part]
