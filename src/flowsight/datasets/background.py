@@ -220,7 +220,7 @@ def _any(truths: Sequence[Grey], holds: Callable[[Grey], np.bool_]) -> bool:
     return any(bool(holds(truth)) for truth in truths)
 
 
-def median_background(images: Sequence[Grey]) -> Grey:
+def median_background(images: Sequence[Grey] | Grey) -> Grey:
     """The place without what passes through it: the median of each pixel over frames.
 
     Args:

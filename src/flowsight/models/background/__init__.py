@@ -130,6 +130,7 @@ class BackgroundNetwork(nn.Module):
         widths = zip(inputs, lstm_units, gru_units, filters, strict=True)
         self.layers = nn.ModuleList(RecurrentLayer(*width) for width in widths)
         self.dense = nn.Linear(filters[-1], 1)
+        self.dense.bias.data.fill_(-2.0)  # most pixels do not move
 
     def forward(self, frames: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Logits of frames, and the state to go on from.
