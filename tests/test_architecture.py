@@ -44,6 +44,8 @@ MAY_IMPORT = {
     "inference.py": TORCH,
     "networks.py": TORCH,
     "scene_training.py": TORCH,
+    "scene_inference.py": TORCH,
+    "scene_networks.py": TORCH,
     "adam.py": TORCH,
     "resume.py": TORCH | {"lightning"},
     "flow/tvl1_torch.py": {"torch"},
@@ -80,7 +82,8 @@ NO_DEP = {
 }
 
 # what a stage's process must not load, for it would cost seconds
-LIGHT_STAGES = ("sample", "manifest", "frames", "flow", "splits", "evaluate", "report")
+LIGHT_STAGES = ("sample", "manifest", "frames", "flow", "splits", "evaluate", "report",
+                "peers", "evaluate_scenes")  # fmt: skip
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from flowsight.errors import InputError
 from flowsight.schema import check, check_choice
 
 PEERS = ("mog2", "knn", "cnt", "gsoc", "lsbp")
@@ -137,6 +138,23 @@ class ScenesParams:
         check(self.num_pictures >= 1, "num_pictures must be at least 1")
         check(len(self.rows) > 0, "rows must name at least one")
 
+    def row(self, name: str) -> SceneRowParams:
+        """One row by name.
+
+        Raises:
+            InputError: there is no such row.
+        """
+        if name not in self.rows:
+            raise InputError(f"no row {name!r} in scenes.rows; rows: {', '.join(self.rows)}")
+        return self.rows[name]
+
     def trained_on(self, split_id: str) -> tuple[str, ...]:
-        """Videos whose first half of the truth trains the networks of a split."""
+        """Videos whose first half of the truth trains the networks of a split.
+
+        Raises:
+            InputError: there is no such split.
+        """
+        if split_id not in self.splits:
+            known = ", ".join(self.splits)
+            raise InputError(f"no split {split_id!r} in scenes.splits; splits: {known}")
         return self.splits[split_id]

@@ -150,9 +150,13 @@ def _read_temporal_roi(path: Path, num_frames: int) -> range:
 
 def _read_grey(path: Path) -> Grey:
     """(H, W) uint8."""
+    return _decode(path, cv2.IMREAD_GRAYSCALE)
+
+
+def _decode(path: Path, flags: int) -> Grey:
     # imread would write its own message to stderr for a file that is not there
     content = np.frombuffer(path.read_bytes(), np.uint8) if path.is_file() else np.zeros(0, "u1")
-    image = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if len(content) else None
+    image = cv2.imdecode(content, flags) if len(content) else None
     if image is None:
         raise InputError(f"expected a picture in {path}, got something else; bring it again")
     return image.astype(np.uint8, copy=False)
@@ -165,6 +169,16 @@ def read_frame(video: Video, index: int) -> Grey:
         InputError: no picture, or of another size than the region of interest.
     """
     return _sized(_read_grey(video.frames[index]), video, video.frames[index])
+
+
+def read_colour(video: Video, index: int) -> Grey:
+    """A frame in colour, (H, W, 3) uint8 BGR, as OpenCV's methods take it.
+
+    Raises:
+        InputError: as `read_frame`.
+    """
+    path = video.frames[index]
+    return _sized(_decode(path, cv2.IMREAD_COLOR), video, path)
 
 
 def read_truth(video: Video, index: int) -> Grey:
@@ -184,7 +198,7 @@ def read_truth(video: Video, index: int) -> Grey:
 
 
 def _sized(image: Grey, video: Video, path: Path) -> Grey:
-    if image.shape != video.shape:
+    if image.shape[:2] != video.shape:
         raise InputError(
             f"expected a picture of {video.shape[1]}x{video.shape[0]} px, as ROI.bmp, in {path}, "
             f"got {image.shape[1]}x{image.shape[0]}; bring it again"
