@@ -107,7 +107,7 @@ def scene_instances(scenes: DictConfig, systems: ListConfig) -> DictConfig:
 
     Returns:
         `train` with keys `<row>-<split>`, `system` with the key `background` (peers, evaluation),
-        both empty where the system is left out; `results` is where its results are, for the report.
+        both empty where the system is left out; `results` and `history` for the report.
     """
     train: dict[str, Any] = {}
     runs = "background" in systems
@@ -122,7 +122,9 @@ def scene_instances(scenes: DictConfig, systems: ListConfig) -> DictConfig:
     found = {
         "train": train,
         "system": {"background": {"scenes": scenes.name}} if runs else {},
+        # a file that always exists stands for what a system that is left out does not make
         "results": "results/background" if runs else "README.md",
+        "history": f"history/{scenes.name}" if runs else "README.md",
     }
     return OmegaConf.create(found)
 
