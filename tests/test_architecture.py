@@ -43,6 +43,10 @@ MAY_IMPORT = {
     "alternation.py": TORCH,
     "inference.py": TORCH,
     "networks.py": TORCH,
+    "scene_training.py": TORCH,
+    "scene_inference.py": TORCH,
+    "scene_networks.py": TORCH,
+    "adam.py": TORCH,
     "resume.py": TORCH | {"lightning"},
     "flow/tvl1_torch.py": {"torch"},
     "flow/tvl1_steps.py": {"torch"},
@@ -64,10 +68,22 @@ MAY_IMPORT = {
     "validation.py": {"great_expectations"},
 }
 # deps need not list these: they cannot change an output's bytes
-NO_DEP = {"cli", "config", "rows", "schema", "errors", "files", "progress", "tracking", "pipeline"}
+NO_DEP = {
+    "cli",
+    "config",
+    "rows",
+    "scene_rows",
+    "schema",
+    "errors",
+    "files",
+    "progress",
+    "tracking",
+    "pipeline",
+}
 
 # what a stage's process must not load, for it would cost seconds
-LIGHT_STAGES = ("sample", "manifest", "frames", "flow", "splits", "evaluate", "report")
+LIGHT_STAGES = ("sample", "manifest", "frames", "flow", "splits", "evaluate", "report",
+                "peers", "evaluate_scenes")  # fmt: skip
 
 
 @cache

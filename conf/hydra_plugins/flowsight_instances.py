@@ -102,6 +102,33 @@ def _code(model: str) -> str:
     return model if is_folder else f"{model}.py"
 
 
+def scene_instances(scenes: DictConfig, systems: ListConfig) -> DictConfig:
+    """The stage instances of background subtraction: rows x splits, and the system as a whole.
+
+    Returns:
+        `train` with keys `<row>-<split>`, `system` with the key `background` (peers, evaluation),
+        both empty where the system is left out; `results` and `history` for the report.
+    """
+    train: dict[str, Any] = {}
+    runs = "background" in systems
+    for name, row in scenes.rows.items() if runs else ():
+        for split_id in scenes.splits:
+            train[f"{name}-{split_id}"] = {
+                "row": name,
+                "split": str(split_id),
+                "code": _code(row.model),
+                "task": row.task,
+            }
+    found = {
+        "train": train,
+        "system": {"background": {"scenes": scenes.name}} if runs else {},
+        # a file that always exists stands for what a system that is left out does not make
+        "results": "results/background" if runs else "README.md",
+        "history": f"history/{scenes.name}" if runs else "README.md",
+    }
+    return OmegaConf.create(found)
+
+
 def variant(base: str, changes: DictConfig, *, _root_: DictConfig) -> DictConfig:
     """A row that differs from another in a few places.
 
@@ -126,3 +153,4 @@ OmegaConf.register_new_resolver(
 )
 OmegaConf.register_new_resolver("variant", variant, replace=True)
 OmegaConf.register_new_resolver("instances", instances, replace=True)
+OmegaConf.register_new_resolver("scene_instances", scene_instances, replace=True)

@@ -49,13 +49,15 @@ def compose(overrides: Sequence[str], root: Path | str = ".") -> Params:
 def _groups(folder: Path) -> str:
     return "groups: " + "; ".join(
         f"{group} = {', '.join(sorted(file.stem for file in (folder / group).glob('*.yaml')))}"
-        for group in ("dataset", "recipe", "study")
+        for group in ("dataset", "scenes", "recipe", "study")
     )
 
 
 def describe(params: Params) -> str:
     """One line a person can check before a long run."""
     used = [name for name, row in params.rows.items() if row.system in params.systems]
+    if params.scenes is not None and config.BACKGROUND in params.systems:
+        used += [f"{name} on {params.scenes.name}" for name in params.scenes.rows]
     return (
         f"dataset {params.dataset.name} (splits {', '.join(params.splits.ids)}), "
         f"recipe {params.recipe}, rows {', '.join(used)}, seed {params.seed}"

@@ -14,6 +14,7 @@ from typing import Any
 from flowsight import schema
 from flowsight.errors import InputError
 from flowsight.rows import InputParams, NetworkParams, RowParams, TestParams, TrainParams
+from flowsight.scene_rows import ScenesParams
 from flowsight.schema import check, check_choice
 
 __all__ = [
@@ -35,6 +36,8 @@ __all__ = [
     "load",
 ]
 
+BACKGROUND = "background"
+"""The system of `scenes`."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -244,12 +247,16 @@ class Params:
     systems: tuple[str, ...]
     """Whose rows run."""
     rows: dict[str, RowParams]
+    scenes: ScenesParams | None = None
+    """The system `background`; its rows are networks of another kind and stand in here."""
     attention: AttentionParams
     alternation: AlternationParams = field(default_factory=AlternationParams)
     evaluate: EvaluateParams
     promotion: PromotionParams = field(default_factory=PromotionParams)
     instances: dict[str, Any] = field(default_factory=dict)
     """Rows x splits as DVC's `foreach` walks them; made by the resolver in `conf/`."""
+    scene_instances: dict[str, Any] = field(default_factory=dict)
+    """The same for `scenes`."""
 
     def __post_init__(self) -> None:
         check(self.threads >= 1, "threads must be at least 1")
@@ -268,16 +275,29 @@ class Params:
                 )
 
     def _check_systems(self) -> None:
-        known = ", ".join(dict.fromkeys(row.system for row in self.rows.values()))
+        of_rows = [row.system for row in self.rows.values()]
+        of_rows += [BACKGROUND] if self.scenes is not None else []
+        known = ", ".join(dict.fromkeys(of_rows))
         check(len(self.systems) > 0, f"expected systems of {known}, got none")
         for name in self.systems:
-            found = any(row.system == name for row in self.rows.values())
-            check(found, f"expected systems of {known}, got {name!r}")
+            check(name in of_rows, f"expected systems of {known}, got {name!r}")
         check(len(set(self.systems)) == len(self.systems), "systems repeat")
 
     def rows_of(self, system: str) -> dict[str, RowParams]:
         """Rows of a system, in their order."""
         return {name: row for name, row in self.rows.items() if row.system == system}
+
+    def scenes_block(self) -> ScenesParams:
+        """The block `scenes`.
+
+        Raises:
+            InputError: the parameters have none.
+        """
+        if self.scenes is None:
+            raise InputError(
+                "expected a block `scenes` in the parameters, found none; compose them"
+            )
+        return self.scenes
 
     def row(self, name: str) -> RowParams:
         """One row by name.

@@ -74,6 +74,7 @@ def parameter_tables(params: Params) -> dict[str, Any]:
     """
     values = dataclasses.asdict(params)
     values.pop("instances", None)
+    values.pop("scene_instances", None)
     flat = {name: dict(_flat(row)) for name, row in values.pop("rows").items()}
     keys = dict.fromkeys(key for row in flat.values() for key in row)
     table = []

@@ -1,0 +1,18 @@
+"""What OpenCV's methods find in all videos: python stages/peers.py --scenes data/raw/X --out ..."""
+
+import argparse
+from pathlib import Path
+
+from flowsight import config, errors, peers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scenes", type=Path, required=True, help="folder of the videos")
+    parser.add_argument("--out", type=Path, required=True, help="folder of a folder a method")
+    args = parser.parse_args()
+    peers.run(args.scenes, config.load().scenes_block(), args.out)
+
+
+if __name__ == "__main__":
+    errors.guard(main)

@@ -1,0 +1,31 @@
+"""A network over all videos: python stages/predict_scenes.py recurrent highway --scenes ..."""
+
+import argparse
+from pathlib import Path
+
+from flowsight import config, errors, scene_inference
+from flowsight.datasets import background
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("row", help="key of `scenes.rows` in params.yaml")
+    parser.add_argument("split_id", help="key of `scenes.splits`")
+    parser.add_argument("--scenes", type=Path, required=True, help="folder of the videos")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="folder with model.pt")
+    parser.add_argument("--out", type=Path, required=True, help="folder of counts and masks")
+    args = parser.parse_args()
+    params = config.load()
+    scenes = params.scenes_block()
+    scene_inference.predict(
+        row=scenes.row(args.row),
+        videos=background.open_videos(args.scenes, scenes.videos),
+        trained_on=scenes.trained_on(args.split_id),
+        checkpoint_dir=args.checkpoint,
+        threads=params.threads,
+        out=args.out,
+    )
+
+
+if __name__ == "__main__":
+    errors.guard(main)
