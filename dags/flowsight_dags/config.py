@@ -106,12 +106,14 @@ def params() -> dict[str, object]:
 
 
 def systems() -> list[str]:
-    """Systems that can be trained: those of the parameters in the repository."""
-    return list(params()["systems"])  # type: ignore[call-overload]
+    """Systems that can be trained: those that the parameters name, or that the rows belong to."""
+    known = params()
+    named = known.get("systems") or [row["system"] for row in known["rows"].values()]  # type: ignore[attr-defined]
+    return list(dict.fromkeys(named))  # type: ignore[call-overload]
 
 
 def served() -> list[str]:
     """Those of them that can be registered: each has a module that knows how it is served."""
-    modules = ROOT / "src/flowsight/serving/systems"
+    modules = Path(pipeline.__file__).parent / "serving/systems"
     here = {path.stem for path in modules.iterdir()}
     return [name for name in systems() if name in here]
