@@ -43,6 +43,8 @@ MAY_IMPORT = {
     "alternation.py": TORCH,
     "inference.py": TORCH,
     "networks.py": TORCH,
+    "saliency_networks.py": {"torch"},
+    "saliency_training.py": {"torch"},
     "resume.py": TORCH | {"lightning"},
     "flow/tvl1_torch.py": {"torch"},
     "flow/tvl1_steps.py": {"torch"},
@@ -52,6 +54,7 @@ MAY_IMPORT = {
     "checkpoint.py": TORCH,
     "seeding.py": TORCH,
     "datasets/clips.py": TORCH,
+    "datasets/pair_batches.py": {"torch"},
     "datasets/sampling.py": TORCH,
     "datasets/transforms.py": TORCH,
     "tracking": {"mlflow"},
@@ -65,6 +68,7 @@ MAY_IMPORT = {
 }
 # deps need not list these: they cannot change an output's bytes
 NO_DEP = {"cli", "config", "rows", "schema", "errors", "files", "progress", "tracking", "pipeline"}
+NO_DEP |= {"image_rows"}
 
 # what a stage's process must not load, for it would cost seconds
 LIGHT_STAGES = ("sample", "manifest", "frames", "flow", "splits", "evaluate", "report")
