@@ -43,6 +43,7 @@ MAY_IMPORT = {
     "alternation.py": TORCH,
     "inference.py": TORCH,
     "networks.py": TORCH,
+    "saliency_inference.py": {"torch"},
     "saliency_networks.py": {"torch"},
     "saliency_training.py": {"torch"},
     "resume.py": TORCH | {"lightning"},
@@ -71,7 +72,7 @@ NO_DEP = {"cli", "config", "rows", "schema", "errors", "files", "progress", "tra
 NO_DEP |= {"image_rows"}
 
 # what a stage's process must not load, for it would cost seconds
-LIGHT_STAGES = ("sample", "manifest", "frames", "flow", "splits", "evaluate", "report")
+LIGHT_STAGES = ("sample", "manifest", "frames", "flow", "splits", "pairs", "evaluate", "report")
 
 
 @cache

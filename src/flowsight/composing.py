@@ -49,14 +49,18 @@ def compose(overrides: Sequence[str], root: Path | str = ".") -> Params:
 def _groups(folder: Path) -> str:
     return "groups: " + "; ".join(
         f"{group} = {', '.join(sorted(file.stem for file in (folder / group).glob('*.yaml')))}"
-        for group in ("dataset", "recipe", "study")
+        for group in ("dataset", "images", "recipe", "study")
     )
 
 
 def describe(params: Params) -> str:
     """One line a person can check before a long run."""
     used = [name for name, row in params.rows.items() if row.system in params.systems]
+    images = params.images if "saliency" in params.systems else None
+    if images is not None:
+        used += list(images.rows)
     return (
         f"dataset {params.dataset.name} (splits {', '.join(params.splits.ids)}), "
-        f"recipe {params.recipe}, rows {', '.join(used)}, seed {params.seed}"
+        + (f"images {images.name}, " if images is not None else "")
+        + f"recipe {params.recipe}, rows {', '.join(used)}, seed {params.seed}"
     )

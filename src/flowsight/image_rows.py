@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from flowsight.errors import InputError
 from flowsight.rows import TrainParams
 from flowsight.schema import check, check_choice
 
@@ -138,6 +139,16 @@ class ImagesParams:
         check(same, f"rows.{name} must have the network of rows.{row.init}, which it goes on from")
         plan = None if row.slim is None else row.slim.plan
         check(plan is None or plan in self.plans, f"rows.{name}.slim.plan names no plan: {plan!r}")
+
+    def row(self, name: str) -> ImageRowParams:
+        """One row by name.
+
+        Raises:
+            InputError: there is no such row.
+        """
+        if name not in self.rows:
+            raise InputError(f"no row {name!r} in images.rows; rows: {', '.join(self.rows)}")
+        return self.rows[name]
 
     def plan_of(self, row: ImageRowParams) -> dict[str, float]:
         """Layer -> share of its kernels that stays; empty where nothing is cut."""
