@@ -47,6 +47,9 @@ MAY_IMPORT = {
     "scene_inference.py": TORCH,
     "scene_networks.py": TORCH,
     "adam.py": TORCH,
+    "saliency_inference.py": {"torch"},
+    "saliency_networks.py": {"torch"},
+    "saliency_training.py": {"torch"},
     "resume.py": TORCH | {"lightning"},
     "flow/tvl1_torch.py": {"torch"},
     "flow/tvl1_steps.py": {"torch"},
@@ -56,6 +59,7 @@ MAY_IMPORT = {
     "checkpoint.py": TORCH,
     "seeding.py": TORCH,
     "datasets/clips.py": TORCH,
+    "datasets/pair_batches.py": {"torch"},
     "datasets/sampling.py": TORCH,
     "datasets/transforms.py": TORCH,
     "tracking": {"mlflow"},
@@ -68,21 +72,11 @@ MAY_IMPORT = {
     "validation.py": {"great_expectations"},
 }
 # deps need not list these: they cannot change an output's bytes
-NO_DEP = {
-    "cli",
-    "config",
-    "rows",
-    "scene_rows",
-    "schema",
-    "errors",
-    "files",
-    "progress",
-    "tracking",
-    "pipeline",
-}
+NO_DEP = {"cli", "config", "rows", "schema", "errors", "files", "progress", "tracking", "pipeline"}
+NO_DEP |= {"image_rows", "scene_rows"}
 
 # what a stage's process must not load, for it would cost seconds
-LIGHT_STAGES = ("sample", "manifest", "frames", "flow", "splits", "evaluate", "report",
+LIGHT_STAGES = ("sample", "manifest", "frames", "flow", "splits", "pairs", "evaluate", "report",
                 "peers", "evaluate_scenes")  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from flowsight import schema
 from flowsight.errors import InputError
+from flowsight.image_rows import ImagesParams
 from flowsight.rows import InputParams, NetworkParams, RowParams, TestParams, TrainParams
 from flowsight.scene_rows import ScenesParams
 from flowsight.schema import check, check_choice
@@ -253,6 +254,8 @@ class Params:
     alternation: AlternationParams = field(default_factory=AlternationParams)
     evaluate: EvaluateParams
     promotion: PromotionParams = field(default_factory=PromotionParams)
+    images: ImagesParams | None = None
+    """The system `saliency`: pairs, plans and rows of its own."""
     instances: dict[str, Any] = field(default_factory=dict)
     """Rows x splits as DVC's `foreach` walks them; made by the resolver in `conf/`."""
     scene_instances: dict[str, Any] = field(default_factory=dict)
@@ -275,13 +278,24 @@ class Params:
                 )
 
     def _check_systems(self) -> None:
-        of_rows = [row.system for row in self.rows.values()]
-        of_rows += [BACKGROUND] if self.scenes is not None else []
-        known = ", ".join(dict.fromkeys(of_rows))
+        others = [BACKGROUND] if self.scenes is not None else []
+        others += ["saliency"] if self.images is not None else []
+        named = list(dict.fromkeys([*(row.system for row in self.rows.values()), *others]))
+        known = ", ".join(named)
         check(len(self.systems) > 0, f"expected systems of {known}, got none")
         for name in self.systems:
-            check(name in of_rows, f"expected systems of {known}, got {name!r}")
+            check(name in named, f"expected systems of {known}, got {name!r}")
         check(len(set(self.systems)) == len(self.systems), "systems repeat")
+
+    def saliency(self) -> ImagesParams:
+        """The parameters of the system `saliency`.
+
+        Raises:
+            InputError: there are none.
+        """
+        if self.images is None:
+            raise InputError("expected `images` in the parameters, got none; compose them anew")
+        return self.images
 
     def rows_of(self, system: str) -> dict[str, RowParams]:
         """Rows of a system, in their order."""

@@ -84,18 +84,26 @@ def check_input(params: Params, stages: dict[str, pipeline.Stage], root: Path) -
     Raises:
         InputError: naming what was expected where, and the command that brings it.
     """
-    raw = f"data/raw/{params.dataset.name}"
-    made_here = any(raw in stage.outs for stage in stages.values())
-    if not made_here and not (root / raw).is_dir():
-        raise InputError(
-            f"expected the data set in {root / raw}, found no such folder; "
-            f"bring it with `flowsight import {params.dataset.name} SOURCE`"
-        )
-    for name, row in params.rows.items():
-        weights = row.network.weights if row.system in params.systems else None
+    images = params.images if "saliency" in params.systems else None
+    for data in [params.dataset.name] + ([] if images is None else [images.name]):
+        raw = f"data/raw/{data}"
+        made_here = any(raw in stage.outs for stage in stages.values())
+        if not made_here and not (root / raw).is_dir():
+            raise InputError(
+                f"expected the data set in {root / raw}, found no such folder; "
+                f"bring it with `flowsight import {data} SOURCE`"
+            )
+    named = {
+        f"rows.{name}": row.network.weights
+        for name, row in params.rows.items()
+        if row.system in params.systems
+    }
+    if images is not None:
+        named |= {f"images.rows.{name}": r.network.weights for name, r in images.rows.items()}
+    for name, weights in named.items():
         if weights not in (None, "imagenet") and not (root / "data/weights" / weights).is_file():
             raise InputError(
-                f"rows.{name}.network.weights: expected {root / 'data/weights' / weights}, found "
+                f"{name}.network.weights: expected {root / 'data/weights' / weights}, found "
                 f"no such file; bring it with `flowsight import weights FILE`"
             )
 
