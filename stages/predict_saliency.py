@@ -1,4 +1,4 @@
-"""Maps of validation and test images: python stages/predict_saliency.py fcn8s --raw ... --out ..."""
+"""Maps of validation and test images: python stages/predict_saliency.py fcn --raw ... --out ..."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Cut kernels of a trained network and train it on: python stages/slim.py fcn8s_f --init ..."""
+"""Cut kernels of a trained network and train it on: python stages/slim.py fcn_f --init ..."""
 
 import argparse
 from pathlib import Path

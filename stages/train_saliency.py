@@ -1,4 +1,4 @@
-"""Train a network over images: python stages/train_saliency.py fcn8s --raw data/raw/X ..."""
+"""Train a network over images: python stages/train_saliency.py fcn --raw data/raw/X ..."""
 
 import argparse
 from pathlib import Path

@@ -88,7 +88,8 @@ def check_input(params: Params, stages: dict[str, pipeline.Stage], root: Path) -
     for data in [params.dataset.name] + ([] if images is None else [images.name]):
         raw = f"data/raw/{data}"
         made_here = any(raw in stage.outs for stage in stages.values())
-        if not made_here and not (root / raw).is_dir():
+        read = data == params.dataset.name or any(raw in s.deps for s in stages.values())
+        if read and not made_here and not (root / raw).is_dir():
             raise InputError(
                 f"expected the data set in {root / raw}, found no such folder; "
                 f"bring it with `flowsight import {data} SOURCE`"

@@ -13,8 +13,8 @@ from flowsight import checkpoint
 from flowsight.errors import InputError
 from flowsight.image_rows import ImageRowParams
 from flowsight.models import slimming
+from flowsight.models.saliency.losses import image_loss
 from flowsight.models.slimming import Batch
-from flowsight.tasks import saliency as task
 
 
 def build(row: ImageRowParams, pretrained: Mapping[str, Tensor] | None = None) -> nn.Module:
@@ -83,12 +83,6 @@ def slimmed(
     return slimming.slim(
         network, plan, example(row), choice=row.slim.choice, seed=seed, scores=scores
     )
-
-
-def image_loss(scores: Tensor, target: Tensor) -> Tensor:
-    """Mean cross entropy of an image's pixels, summed over a batch."""
-    sums, counts = task.pixel_losses(scores, target)
-    return (sums / counts).sum()
 
 
 def restored(row: ImageRowParams, plan: Mapping[str, float], folder: Path) -> nn.Module:

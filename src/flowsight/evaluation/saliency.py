@@ -8,20 +8,18 @@ is told in parameters and multiply-adds; times hang on the machine and stand in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from flowsight.config import Params
 from flowsight.datasets.image_pairs import Pair, load_pairs, read_mask
 from flowsight.errors import InputError
 from flowsight.evaluation import saliency_figures, saliency_paper
+from flowsight.evaluation.saliency_maps import maps_of
 from flowsight.files import atomic_dir, write_csv, write_json
 from flowsight.image_rows import ImagesParams
 from flowsight.metrics import bootstrap, saliency
@@ -127,8 +125,11 @@ def _read(name: str, split_id: str, folders: SaliencyFolders, pairs: list[Pair])
     for pair, levels in track(list(maps_of(folders.maps / f"{key}.zip", test)), f"scoring {key}"):
         mask = read_mask(pair.mask)
         if levels.shape != mask.shape:
-            raise InputError(f"expected a map of {mask.shape[1]} x {mask.shape[0]} px of "
-                             f"{pair.item_id} in {key}.zip, got another; predict again")  # fmt: skip
+            height, width = mask.shape
+            raise InputError(
+                f"expected a map of {width} x {height} px of {pair.item_id} in {key}.zip, got "
+                "another size; predict again"
+            )
         scores.append(
             {
                 "mae": saliency.mean_absolute_error(levels / 255, mask),
@@ -178,21 +179,6 @@ def _read_counts(path: Path, pairs: list[Pair]) -> pd.DataFrame:
             "run `dvc repro` to predict again"
         )
     return table.set_index("item_id")
-
-
-def maps_of(path: Path, pairs: list[Pair]) -> Iterator[tuple[Pair, npt.NDArray[np.uint8]]]:
-    """Maps of a pack, (H, W) uint8 each.
-
-    Raises:
-        InputError: no such pack, or a map that is missing or broken.
-    """
-    with pack.open_pack(path) as archive:
-        for pair in pairs:
-            data = np.frombuffer(archive.read(f"{pair.item_id}.png"), np.uint8)
-            levels = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
-            if levels is None:
-                raise ValueError(f"{pair.item_id}.png is not an image")
-            yield pair, levels.astype(np.uint8)
 
 
 def split_table(results: list[RowResult]) -> pd.DataFrame:

@@ -12,10 +12,10 @@ import pandas as pd
 
 from flowsight.datasets.image_pairs import Image, Pair, read_image, read_mask
 from flowsight.evaluation.figures import blank_figure, save_figure
+from flowsight.evaluation.saliency_maps import maps_of
 from flowsight.files import write_csv
 from flowsight.metrics.classification import Floats
 from flowsight.progress import track
-from flowsight.video import pack
 
 COLUMNS = ("picture", "item_id", "rows")
 COLOURS = ("#1d2530", "#18866b", "#3b6fd4", "#d9722e", "#8b5fbf", "#c2415b", "#7a8699", "#b8962e")
@@ -66,9 +66,7 @@ def write_pictures(pairs: Sequence[Pair], maps: Mapping[str, Path], out: Path) -
         panels = {"image": read_image(pair.image, upright=pair.upright)}
         panels["mask"] = _as_rgb(255 * read_mask(pair.mask).astype(np.uint8))
         for name, path in maps.items():
-            with pack.open_pack(path) as archive:
-                data = np.frombuffer(archive.read(f"{pair.item_id}.png"), np.uint8)
-            panels[name] = _as_rgb(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE))
+            panels[name] = _as_rgb(next(levels for _, levels in maps_of(path, [pair])))
         _strip(panels, out / f"{pair.item_id}.png")
         index.append((f"{pair.item_id}.png", pair.item_id, " ".join(maps)))
     write_csv(pd.DataFrame(index, columns=list(COLUMNS)), out / "index.csv")

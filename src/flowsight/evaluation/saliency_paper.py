@@ -9,6 +9,7 @@ import pandas as pd
 
 from flowsight import published
 from flowsight.config import Params
+from flowsight.evaluation.predictions import records
 from flowsight.evaluation.printed import Printed
 from flowsight.image_rows import ImagesParams
 
@@ -31,7 +32,7 @@ def paper_table(scores: pd.DataFrame, params: Params, counts: Mapping[str, int])
     images = params.saliency()
     table = published.read("saliency_fcn")
     ours, comparable, why = [], [], []
-    for printed in table.to_dict("records"):
+    for printed in records(table):
         name = row_of(printed["item"], images)
         value, reasons = math.nan, _not_run(printed, name, images)
         if not reasons:

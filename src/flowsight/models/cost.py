@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -30,11 +31,10 @@ def multiply_adds(network: nn.Module, x: Tensor) -> int:
         if isinstance(part, nn.Linear):
             total += out.numel() * part.in_features
         elif isinstance(part, _ConvNd):
-            # a transposed convolution spreads each of its inputs
-            places = given[0].numel() // part.in_channels if isinstance(part, _ConvTransposeNd) else (
-                out.numel() // part.out_channels
-            )  # fmt: skip
-            total += places * part.weight.numel()
+            sides = (
+                _spread_sides(part, out) if isinstance(part, _ConvTransposeNd) else out.shape[2:]
+            )
+            total += len(out) * math.prod(sides) * part.weight.numel()
 
     layers = [part for part in network.modules() if isinstance(part, nn.Linear | _ConvNd)]
     hooks = [part.register_forward_hook(count) for part in layers]
@@ -47,3 +47,13 @@ def multiply_adds(network: nn.Module, x: Tensor) -> int:
         for hook in hooks:
             hook.remove()
     return total
+
+
+def _spread_sides(part: _ConvNd, out: Tensor) -> list[int]:
+    """Sides of what a transposed convolution reads: it spreads each of its inputs."""
+    numbers = zip(out.shape[2:], part.kernel_size, part.stride, part.padding, part.output_padding,
+                  part.dilation, strict=True)  # fmt: skip
+    return [
+        (side + 2 * int(padding) - dilation * (kernel - 1) - 1 - extra) // stride + 1
+        for side, kernel, stride, padding, extra, dilation in numbers
+    ]

@@ -16,30 +16,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from flowsight import networks
+from flowsight.models.saliency.losses import VOID, pixel_losses
 from flowsight.rows import TrainParams
-
-VOID = 255
-"""Target of pixels that are not scored."""
-
-
-def pixel_losses(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross entropy summed over each image's pixels, and how many are scored.
-
-    Args:
-        scores: (B, K, H, W).
-        target: (B, H, W) integers below K, or `VOID`.
-
-    Returns:
-        (B,) nats, differentiable; (B,) counts.
-    """
-    losses = F.cross_entropy(scores, target.long(), reduction="none", ignore_index=VOID)
-    return losses.flatten(1).sum(dim=1), (target != VOID).flatten(1).sum(dim=1)
 
 
 def build(
