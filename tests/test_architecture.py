@@ -73,7 +73,7 @@ MAY_IMPORT = {
 }
 # deps need not list these: they cannot change an output's bytes
 NO_DEP = {"cli", "config", "rows", "schema", "errors", "files", "progress", "tracking", "pipeline"}
-NO_DEP |= {"image_rows", "scene_rows"}
+NO_DEP |= {"data_params", "image_rows", "scene_rows"}
 
 # what a stage's process must not load, for it would cost seconds
 LIGHT_STAGES = ("sample", "manifest", "frames", "flow", "splits", "pairs", "evaluate", "report",
