@@ -36,13 +36,13 @@ def instances(
     explained = {row.maps for row in rows.values() if row.maps is not None} - in_turn
     found["results"] = {
         # a file that always exists stands for the results of a system that is left out
-        row.system: f"results/{row.system}" if row.system in systems else "README.md"
+        row.system: f"results/{row.system}" if row.system in systems else "LICENSE"
         for row in rows.values()
     }
     images = OmegaConf.to_container(_root_.images, resolve=True) if "images" in _root_ else None
     found |= image_instances.instances(images, systems)  # type: ignore[arg-type]
     name = image_instances.SYSTEM
-    found["results"][name] = f"results/{name}" if name in systems else "README.md"
+    found["results"][name] = f"results/{name}" if name in systems else "LICENSE"
     for name, row in rows.items():
         if row.system not in systems:
             continue
@@ -148,8 +148,8 @@ def scene_instances(scenes: DictConfig, systems: ListConfig) -> DictConfig:
         "train": train,
         "system": {"background": {"scenes": scenes.name}} if runs else {},
         # a file that always exists stands for what a system that is left out does not make
-        "results": "results/background" if runs else "README.md",
-        "history": f"history/{scenes.name}" if runs else "README.md",
+        "results": "results/background" if runs else "LICENSE",
+        "history": f"history/{scenes.name}" if runs else "LICENSE",
     }
     return OmegaConf.create(found)
 
