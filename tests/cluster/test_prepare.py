@@ -77,7 +77,7 @@ def test_systems_leave_out_the_instances_of_others(toy: Toy) -> None:
     code, _, err = toy.worker("a").call(*ask, "--run-id", "r3", "--set", "systems=nothing")
     assert code == 2
     assert (
-        "expected systems of two_stream, residual3d, other, saliency, got 'nothing'"
+        "expected systems of two_stream, residual3d, other, background, saliency, got 'nothing'"
         in err.splitlines()[-1]
     )
 
