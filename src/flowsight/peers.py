@@ -13,7 +13,7 @@ All have OpenCV's default numbers and see colour, as their authors mean them to.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def subtractor(name: str) -> Any:
     Raises:
         KeyError: another name (parameters are checked before).
     """
-    makers = {
+    makers: dict[str, Callable[[], Any]] = {
         "mog2": cv2.createBackgroundSubtractorMOG2,
         "knn": cv2.createBackgroundSubtractorKNN,
         "cnt": cv2.bgsegm.createBackgroundSubtractorCNT,
@@ -81,6 +81,6 @@ def run(root: Path, params: ScenesParams, out: Path) -> None:
         for name in params.peers:
 
             def find(video: Video, name: str = name) -> Iterator[Mask]:
-                return moving(name, (background.read_colour(video, i) for i in range(len(video))))
+                return moving(name, background.frames(video, colour=True))
 
             scene_counts.write(videos, find, (), folder / name)
