@@ -28,6 +28,8 @@ setup(
                 # 5 to 8 % faster: chains of divisions and roots begin earlier
                 "-fschedule-insns",
                 "-fsched-pressure",
+                # Python's own flags have it; 7 % slower, and nothing here overflows
+                "-fno-wrapv",
                 "-fno-fast-math",
                 "-fno-associative-math",
                 "-fno-finite-math-only",

@@ -3,9 +3,10 @@
 Real clips are read from $FLOWSIGHT_SHARED/data (default ../shared/data). Wall-clock time, medians.
 `parts` are the same pieces of work on their own: decoding once, flow of the fields that the views
 look at, JPEG of what is stored, and the networks on a clip in memory. `all_flow_sec` is the flow of
-every field, which a prediction without attention maps leaves out where the views need few.
+every field, which a prediction without attention maps leaves out where the views need few. A system
+that sees frames only has no flow among its parts.
 
-    python benchmarks/serving.py [--model FOLDER] [--clips 4] [--rounds 3]
+    python benchmarks/serving.py [--system two_stream] [--model FOLDER] [--clips 4] [--rounds 3]
         [--json build/benchmarks/serving.json]
 """
 
@@ -26,11 +27,11 @@ import cv2
 import numpy as np
 
 from flowsight.flow import api
-from flowsight.serving import memory
-from flowsight.serving.bundle import SYSTEM, Bundle, load_bundle, write_bundle
+from flowsight.serving import memory, systems
+from flowsight.serving.bundle import Bundle, load_bundle, write_bundle
+from flowsight.serving.memory import Needs
 from flowsight.serving.prediction import predict_clip, predict_video, predict_videos
 from flowsight.serving.result import Prediction
-from flowsight.serving.views import needed_fields
 from flowsight.video import pack
 from flowsight.video.decode import decode
 from flowsight.video.workers import num_workers
@@ -42,6 +43,7 @@ SHARED = Path(os.environ.get("FLOWSIGHT_SHARED", ROOT.parent / "shared")) / "dat
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--system", default=systems.DEFAULT, choices=systems.names())
     parser.add_argument("--model", type=Path, help="a bundle; default: the working tree's")
     parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
@@ -54,12 +56,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         if args.model is None:
             args.model = Path(scratch) / "bundle"
-            write_bundle(SYSTEM, args.model, root=ROOT, check_lock=False)
+            write_bundle(args.system, args.model, root=ROOT, check_lock=False)
         start = time.perf_counter()
         bundle = load_bundle(args.model)
         load_sec = time.perf_counter() - start
     report = measure(bundle, chosen, args.rounds)
-    report["model"] = {key: bundle.description[key] for key in ("recipe", "dataset", "threads")}
+    report["model"] = {
+        key: bundle.description[key] for key in ("system", "recipe", "dataset", "threads")
+    }
     report["model"]["load_sec"] = round(load_sec, 2)
     report["machine"] = (
         f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
@@ -106,14 +110,14 @@ def one(bundle: Bundle, clip: Path, rounds: int) -> dict[str, Any]:
     assert found is not None
     latency = statistics.median(whole)
     middle = {name: statistics.median(values) for name, values in parts.items()}
-    all_flow = middle.pop("all_flow")
+    all_flow = middle.pop("all_flow", None)
     return {
         "clip": clip.stem,
         "num_frames": found.num_frames,
         "video_sec": round(found.duration_sec, 2),
         "sec": round(latency, 3),
         "sec_per_sec_of_video": round(latency / found.duration_sec, 3),
-        "all_flow_sec": round(all_flow, 3),
+        "all_flow_sec": None if all_flow is None else round(all_flow, 3),
         "parts": {name: round(sec, 3) for name, sec in middle.items()},
         "to_sum_of_parts": round(latency / sum(middle.values()), 3),
     }
@@ -121,14 +125,32 @@ def one(bundle: Bundle, clip: Path, rounds: int) -> dict[str, Any]:
 
 def pieces(bundle: Bundle, clip: Path) -> dict[str, Callable[[], Any]]:
     """The parts, each on its own, with what it needs at hand."""
-    size, flow = bundle.frames.size, bundle.flow
-    frames = list(decode(clip, size))
+    frames = list(decode(clip, bundle.frames.size))
+    needs = bundle.system.needs(bundle, attention=False)
+    loaded = memory.load(clip, frames=bundle.frames, flow=bundle.flow, needs=needs)
+
+    def encode() -> None:
+        for frame in frames:
+            pack.encode_jpeg(frame, bundle.frames.quality)
+
+    parts: dict[str, Callable[[], Any]] = {"decode": lambda: list(decode(clip, bundle.frames.size))}
+    if needs.flow:
+        parts |= flow_pieces(bundle, clip, frames, needs, encode)
+    else:
+        parts["jpeg"] = encode
+    return {**parts, "networks": lambda: predict_clip(bundle, loaded)}
+
+
+def flow_pieces(
+    bundle: Bundle, clip: Path, frames: list[np.ndarray], needs: Needs, encode: Callable[[], None]
+) -> dict[str, Callable[[], Any]]:
+    """Flow of what is needed and of everything, and JPEG of frames and needed fields."""
+    flow = bundle.flow
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     loaded = memory.load(clip, frames=bundle.frames, flow=flow)
     fields = pack.read_flow(loaded.flow, range(len(frames) - 1))  # type: ignore[arg-type]
-
-    rows = {name: stream.row for name, stream in bundle.streams.items()}
-    needed = sorted(needed_fields(bundle, rows, len(frames)))
+    wanted = needs.fields(len(frames), loaded.fps) if needs.fields else range(len(frames) - 1)
+    needed = sorted(wanted)
     chosen = {key: getattr(flow, key) for key in ("method", "preset", "backend")}
 
     def solve() -> None:
@@ -139,20 +161,13 @@ def pieces(bundle: Bundle, clip: Path) -> dict[str, Callable[[], Any]]:
         levels = {"bound_px": flow.bound_px, "threads": num_workers()}
         list(api.compute_levels(iter(grey), **levels, **chosen))
 
-    def encode() -> None:
-        for frame in frames:
-            pack.encode_jpeg(frame, bundle.frames.quality)
+    def encode_both() -> None:
+        encode()
         for index in needed:
             for component in fields[index]:
                 pack.encode_jpeg(component, flow.quality)
 
-    return {
-        "decode": lambda: list(decode(clip, size)),
-        "flow": solve,
-        "all_flow": solve_all,
-        "jpeg": encode,
-        "networks": lambda: predict_clip(bundle, loaded),
-    }
+    return {"flow": solve, "all_flow": solve_all, "jpeg": encode_both}
 
 
 def timed(work: Callable[[], Any]) -> float:
@@ -164,14 +179,16 @@ def timed(work: Callable[[], Any]) -> float:
 
 def show(report: dict[str, Any]) -> None:
     """A table, then the whole as JSON."""
-    print(f"{'clip':32} frames  video  latency  per s  decode    flow    jpeg  networks  ", end="")
-    print("to their sum  all flow")
+    names = list(report["clips"][0]["parts"])
+    heads = "".join(f"{name:>10}" for name in names)
+    print(f"{'clip':32} frames  video  latency  per s{heads}  to their sum  all flow")
     for row in report["clips"]:
-        parts = "  ".join(f"{sec:6.3f}" for sec in row["parts"].values())
+        parts = "".join(f"{row['parts'][name]:10.3f}" for name in names)
+        all_flow = "none" if row["all_flow_sec"] is None else f"{row['all_flow_sec']:.3f}"
         print(
             f"{row['clip'][:32]:32} {row['num_frames']:6}  {row['video_sec']:5.1f}  "
-            f"{row['sec']:7.3f}  {row['sec_per_sec_of_video']:5.3f}  {parts}  "
-            f"{row['to_sum_of_parts']:5.2f}  {row['all_flow_sec']:8.3f}"
+            f"{row['sec']:7.3f}  {row['sec_per_sec_of_video']:5.3f}{parts}  "
+            f"{row['to_sum_of_parts']:12.2f}  {all_flow:>8}"
         )
     batch = report["batch"]
     per_sec = batch["sec_per_sec_of_video"]

@@ -69,10 +69,10 @@ def promotion(system: str) -> None:
     max_active_runs=1,
     params={
         "models": Param(
-            config.systems(),
+            config.served(),
             type="array",
-            items={"type": "string", "enum": config.systems()},
-            examples=config.systems(),
+            items={"type": "string", "enum": config.served()},
+            examples=config.served(),
             minItems=1,
             title="Models",
             description="By hand only; after a training it is what was trained.",
@@ -82,7 +82,7 @@ def promotion(system: str) -> None:
     default_args={"owner": config.OWNER, "on_failure_callback": Notify("failed")},
 )
 def promote_dag() -> None:
-    for system in config.systems():
+    for system in config.served():
         with TaskGroup(system):
             promotion(system)
 

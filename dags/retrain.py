@@ -52,7 +52,8 @@ def instances(node: str, prepared: dict[str, Any], params: Any) -> list[list[str
 def registrations(prepared: dict[str, Any], params: Any) -> list[list[str]]:
     """The commands that register what was trained, from the branch that `gather` completed."""
     branch = f"runs/{prepared['run_id']}"
-    return [["register", system, "--rev", branch] for system in params["systems"]]
+    chosen = [system for system in params["systems"] if system in config.served()]
+    return [["register", system, "--rev", branch] for system in chosen]
 
 
 @task(outlets=[RESULTS])

@@ -7,19 +7,16 @@ from pathlib import Path
 from flowsight import config, errors, evaluation
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("system")
-    for folder in fields(evaluation.Folders):
-        parser.add_argument(f"--{folder.name}", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
-    names = [folder.name for folder in fields(evaluation.Folders)]
-    folders = evaluation.Folders(**{name: getattr(args, name) for name in names})
+    args, rest = parser.parse_known_args()
+    kind = evaluation.folders_of(args.system)
+    reads = argparse.ArgumentParser(prog=f"evaluate.py {args.system}", description=__doc__)
+    for folder in fields(kind):
+        reads.add_argument(f"--{folder.name}", type=Path, required=True)
+    folders = kind(**vars(reads.parse_args(rest)))
     evaluation.evaluate(args.system, config.load(), folders, args.out)
 
 

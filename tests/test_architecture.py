@@ -17,6 +17,7 @@ from flowsight import composing, pipeline
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src"
 PACKAGE = SOURCE / "flowsight"
+SYSTEMS = "systems=[two_stream,residual3d,background,saliency]"
 STUDIES = ("none", "schedules", "layers", "learnt")  # together they have an instance of every stage
 
 
@@ -25,7 +26,7 @@ def composed(study: str) -> dict[str, pipeline.Stage]:
     with tempfile.TemporaryDirectory() as folder:
         for name in ("conf", "dvc.yaml"):
             (Path(folder) / name).symlink_to(ROOT / name)
-        composing.compose([f"study={study}"], root=folder)
+        composing.compose([f"study={study}", SYSTEMS], root=folder)
         return pipeline.load(Path(folder))
 
 
@@ -47,6 +48,9 @@ MAY_IMPORT = {
     "scene_inference.py": TORCH,
     "scene_networks.py": TORCH,
     "adam.py": TORCH,
+    "saliency_inference.py": {"torch"},
+    "saliency_networks.py": {"torch"},
+    "saliency_training.py": {"torch"},
     "resume.py": TORCH | {"lightning"},
     "flow/tvl1_torch.py": {"torch"},
     "flow/tvl1_steps.py": {"torch"},
@@ -56,33 +60,24 @@ MAY_IMPORT = {
     "checkpoint.py": TORCH,
     "seeding.py": TORCH,
     "datasets/clips.py": TORCH,
+    "datasets/pair_batches.py": {"torch"},
     "datasets/sampling.py": TORCH,
     "datasets/transforms.py": TORCH,
     "tracking": {"mlflow"},
     "registry": {"mlflow"},
     "serving/bundle.py": TORCH,
-    "serving/prediction.py": TORCH,
     "serving/restoring.py": TORCH,
+    "serving/systems": TORCH,
     "serving/pyfunc_model.py": {"mlflow"},
     "serving/registered.py": {"mlflow"},
     "validation.py": {"great_expectations"},
 }
 # deps need not list these: they cannot change an output's bytes
-NO_DEP = {
-    "cli",
-    "config",
-    "rows",
-    "scene_rows",
-    "schema",
-    "errors",
-    "files",
-    "progress",
-    "tracking",
-    "pipeline",
-}
+NO_DEP = {"cli", "config", "rows", "schema", "errors", "files", "progress", "tracking", "pipeline"}
+NO_DEP |= {"data_params", "image_rows", "scene_rows"}
 
 # what a stage's process must not load, for it would cost seconds
-LIGHT_STAGES = ("sample", "manifest", "frames", "flow", "splits", "evaluate", "report",
+LIGHT_STAGES = ("sample", "manifest", "frames", "flow", "splits", "pairs", "evaluate", "report",
                 "peers", "evaluate_scenes")  # fmt: skip
 
 

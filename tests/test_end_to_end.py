@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from flowsight import pipeline
+from flowsight.serving import bundle, systems
+from flowsight.serving.prediction import predict_videos
+from flowsight.serving.result import Prediction
 
 ROOT = Path(__file__).resolve().parents[1]
+MOST_CLIPS = 12
+ALL = "systems=[two_stream,residual3d,background,saliency]"
 # 24 clips; the three broken files are a larger share of them
 FEW = [
     "sample.num_groups=3",
@@ -54,21 +61,22 @@ def flowsight(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def ran(done: subprocess.CompletedProcess[str]) -> set[str]:
+def ran(done: subprocess.CompletedProcess[str], root: Path) -> set[str]:
     """Names of the stages whose command was executed."""
-    lines = (done.stdout + done.stderr).splitlines()
-    return {line.split("'")[1] for line in lines if line.startswith("Running stage '")}
+    ended = re.findall(r"^(\S+): \d+ s \(\d+ of", done.stderr, re.MULTILINE)
+    logs = {name: (root / f"build/logs/{name}.log").read_text() for name in ended}
+    return {name for name, log in logs.items() if f"Running stage '{name}'" in log}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
     """A clone in which the smoke recipe ran on a small sample, and the stages that ran."""
     root = clone(tmp_path_factory.mktemp("clone"))
-    composed = flowsight(root, "compose", "recipe=smoke", *FEW)
+    composed = flowsight(root, "compose", "recipe=smoke", ALL, *FEW)
     assert composed.returncode == 0, composed.stderr
-    done = flowsight(root, "repro")
+    done = flowsight(root, "repro", "--jobs", "2")  # as `make repro`, with warm processes
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return root, ran(done)
+    return root, ran(done, root)
 
 
 def test_every_stage_runs_and_leaves_its_outputs(finished: tuple[Path, set[str]]) -> None:
@@ -111,12 +119,45 @@ def test_metrics_are_where_dvc_shows_them(finished: tuple[Path, set[str]]) -> No
         assert 0 <= found[path][f"{name}/top1"] <= 1
 
 
+@pytest.mark.parametrize("system", systems.names())
+def test_a_prediction_is_what_evaluation_said(
+    finished: tuple[Path, set[str]], system: str, tmp_path: Path
+) -> None:
+    """Of test and validation clips, from their files, with the networks as they would be served."""
+    root, _ = finished
+    described = bundle.write_bundle(system, tmp_path / "bundle", root=root)
+    served = bundle.load_bundle(tmp_path / "bundle", device="cpu")
+    table = pd.read_parquet(root / f"results/{system}/predictions.parquet")
+    for column, value in systems.find(system).selection(described).items():
+        table = table[table[column] == value]
+    table = table[table["split_id"].astype(str) == described["split"]].set_index("clip_id")
+    paths = pd.read_csv(root / "data/manifests/sample/clips.csv").set_index("clip_id").path
+    chosen = table.index[:: max(1, len(table) // MOST_CLIPS)]
+    videos = [root / "data/raw/sample" / paths[clip_id] for clip_id in chosen]
+    columns = [f"prob_{name}" for name in served.classes]
+    assert len(chosen) > 4
+    for clip_id, found in zip(chosen, predict_videos(served, videos), strict=True):
+        assert isinstance(found, Prediction), found
+        expected = table.loc[clip_id, columns].to_numpy(np.float64)
+        np.testing.assert_allclose(found.probs[found.main], expected, rtol=0, atol=1e-5)
+        assert found.label == table.loc[clip_id, "predicted"]
+        for name, logits in found.logits.items():
+            row = described["streams"][name] if "streams" in described else described["row"]
+            file = root / f"predictions/{system}/sample/{row}-{described['split']}.parquet"
+            own = pd.read_parquet(file).set_index("clip_id").loc[clip_id]
+            expected = own[[f"logit_{c}" for c in served.classes]].to_numpy(np.float64)
+            # frames that share a batch move last bits, and those a level of an 8-bit map: 2e-5 seen
+            np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+
+
 def test_nothing_changed_runs_nothing(finished: tuple[Path, set[str]]) -> None:
     root, _ = finished
     lock = (root / "dvc.lock").read_bytes()
-    done = flowsight(root, "repro")
-    assert done.returncode == 0, done.stderr
-    assert ran(done) == set()
+    for jobs in ("1", "2"):
+        done = flowsight(root, "repro", "--jobs", jobs)
+        assert done.returncode == 0, done.stderr
+        assert "Running stage" not in done.stdout
+        assert ran(done, root) == set()
     assert (root / "dvc.lock").read_bytes() == lock
 
 
@@ -139,6 +180,7 @@ def test_nothing_changed_runs_nothing(finished: tuple[Path, set[str]]) -> None:
 def test_a_stage_run_again_gives_the_same_bytes(
     finished: tuple[Path, set[str]], stage: str
 ) -> None:
+    """In a process of its own, where the first run forked one that had imported before."""
     root, _ = finished
     lock = (root / "dvc.lock").read_text()
     again = ["dvc", "repro", "--force", "--no-run-cache", "--single-item", stage]
@@ -173,11 +215,11 @@ def test_a_new_clip_touches_its_shard_only(finished: tuple[Path, set[str]], tmp_
             shutil.copy(path, target)
     own = ["dataset.name=mine", "dataset.adapter=folder", "dataset.max_quarantined=0.5"]
     assert flowsight(root, "compose", "recipe=smoke", *own).returncode == 0
-    done = flowsight(root, "repro", "validate@splits")
+    done = flowsight(root, "repro", "--jobs", "2", "validate@splits")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert {f"frames@{k}" for k in range(4)} < ran(done)
+    assert {f"frames@{k}" for k in range(4)} < ran(done, root)
     shutil.copy(source / "Run/v_Run_g01_c01.avi", root / "data/raw/mine/Walk/one_more.avi")
-    again = ran(flowsight(root, "repro", "validate@splits"))
+    again = ran(flowsight(root, "repro", "--jobs", "2", "validate@splits"), root)
     touched = {name for name in again if name.startswith(("frames@", "flow@"))}
     assert len(touched) == 2
     assert {name.split("@")[1] for name in touched} == {

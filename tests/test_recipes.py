@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from flowsight import composing, config
+from flowsight.errors import InputError
 
 if TYPE_CHECKING:
     from conftest import Toy
@@ -193,3 +194,53 @@ def test_networks_over_clips_are_made(tmp_path: Path, recipe: str) -> None:
         assert train.batch_size * train.accumulate == 8
         assert (seen.fps, seen.clip_length, seen.crop_px) == (16.0, 16, 224)
         assert found["resnet3d_attention_flow"].input.modality == "flow"
+
+
+@pytest.mark.slow
+def test_kinetics_weights_from_the_file_to_a_trained_row(
+    tmp_path: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchvision's r3d_18 has 400 classes; fine-tuned a little, the network is still near it."""
+    import torch
+    from torchvision.models.video import r3d_18
+
+    from flowsight import networks, training
+    from flowsight.datasets.importing import import_weights
+
+    monkeypatch.setenv("FLOWSIGHT_SCRATCH", str(tmp_path / "scratch"))
+    torch.manual_seed(0)
+    kinetics = r3d_18(num_classes=400).state_dict()
+    torch.save(kinetics, tmp_path / "r3d_18-kinetics400.pth")
+    import_weights(tmp_path / "r3d_18-kinetics400.pth", tmp_path / "weights")
+    changes = {
+        "network.backbone": "resnet3d_18",
+        "network.weights": "r3d_18-kinetics400.pth",
+        "input.resize_px": 36,
+        "input.crop_px": 32,
+        "input.clip_length": 4,
+        "input.fps": "null",
+        "train.epochs": 1,
+        "train.lr": 1e-5,
+    }
+    overrides = [f"rows.resnet3d.{name}={value}" for name, value in changes.items()]
+    params = composed(tmp_path, "dataset=ucf101", "recipe=paper", "threads=1", *overrides)
+    row = params.rows["resnet3d_attention"]  # follows the other row
+    state, history = training.fit(
+        row=row,
+        row_name="resnet3d_attention",
+        params=params,
+        manifest=toy.manifest,
+        split=toy.split,
+        packs=toy.frames,
+        pretrained=networks.pretrained_weights(row, tmp_path / "weights"),
+        scratch_key="dry/kinetics",
+        log=lambda metrics, step: None,
+    )
+    assert len(history) == 1
+    assert np.isfinite(history[0].train_loss)
+    deepest = "layer4.1.conv2.0.weight"
+    assert not torch.equal(state[deepest], kinetics[deepest])
+    torch.testing.assert_close(state[deepest], kinetics[deepest], atol=1e-3, rtol=0)
+    assert state["fc.weight"].shape == (2, 512)
+    with pytest.raises(InputError, match="flowsight import weights FILE"):
+        networks.pretrained_weights(row, tmp_path / "elsewhere")

@@ -52,6 +52,12 @@ def test_step_schedule_of_the_thesis() -> None:
     assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
 
 
+def test_poly_schedule_by_hand() -> None:
+    poly = params(schedule="poly", lr=0.2, epochs=4, gamma=0.5)
+    rates = [schedule.learning_rate(poly, epoch) for epoch in range(4)]
+    assert rates == pytest.approx([0.2, 0.2 * 0.75**0.5, 0.2 * 0.5**0.5, 0.1])
+
+
 @pytest.mark.parametrize("kind", ["constant", "step", "cosine"])
 def test_schedules_are_torch_s(kind: str) -> None:
     torch = pytest.importorskip("torch")

@@ -12,10 +12,13 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from flowsight import image_instances
 from flowsight.models.blocks import last_blocks
 
 
-def instances(rows: DictConfig, split_ids: ListConfig, systems: ListConfig) -> DictConfig:
+def instances(
+    rows: DictConfig, split_ids: ListConfig, systems: ListConfig, *, _root_: DictConfig
+) -> DictConfig:
     """The stage instances of every row of the systems, and split.
 
     Returns:
@@ -23,7 +26,8 @@ def instances(rows: DictConfig, split_ids: ListConfig, systems: ListConfig) -> D
         maps of a phase-1 network), `train_attended` (phase 2), `alternate` (two rows in turn,
         under the name of the one that sees frames), `predict_attended`, `spatial_attention`
         (networks over clips that have it) and `evaluate`; keys are `<row>-<split_id>`, values what
-        `dvc.yaml` interpolates. `results` is where each system's are, for the report.
+        `dvc.yaml` interpolates. `results` is where each system's are, for the report. What
+        `image_instances` adds is of the rows of `images`.
     """
     groups = ("train", "attention", "explain", "learn_attention", "train_attended", "alternate",
               "predict_attended", "spatial_attention", "evaluate")  # fmt: skip
@@ -32,18 +36,21 @@ def instances(rows: DictConfig, split_ids: ListConfig, systems: ListConfig) -> D
     explained = {row.maps for row in rows.values() if row.maps is not None} - in_turn
     found["results"] = {
         # a file that always exists stands for the results of a system that is left out
-        row.system: f"results/{row.system}" if row.system in systems else "README.md"
+        row.system: f"results/{row.system}" if row.system in systems else "LICENSE"
         for row in rows.values()
     }
+    images = OmegaConf.to_container(_root_.images, resolve=True) if "images" in _root_ else None
+    found |= image_instances.instances(images, systems)  # type: ignore[arg-type]
+    name = image_instances.SYSTEM
+    found["results"][name] = f"results/{name}" if name in systems else "LICENSE"
     for name, row in rows.items():
         if row.system not in systems:
             continue
         shown = bool((row.network.get("attention") or {}).get("spatial"))
-        entry = found["evaluate"].setdefault(
-            row.system, {"system": row.system, "attention": "attention"}
-        )
-        if shown:  # its own maps, not those that another stream sees
-            entry["attention"] = "spatial_attention"
+        if shown or row.system not in found["evaluate"]:
+            # its own maps, if it has some, not those that another stream sees
+            maps = "spatial_attention" if shown else "attention"
+            found["evaluate"][row.system] = _evaluate_item(row.system, maps, _root_.dataset.name)
         for split_id in split_ids:
             key, item = f"{name}-{split_id}", _item(name, row, str(split_id))
             if row.get("explains"):
@@ -64,7 +71,25 @@ def instances(rows: DictConfig, split_ids: ListConfig, systems: ListConfig) -> D
                 found["attention"][key] = item
             if shown:
                 found["spatial_attention"][key] = item
+    if image_instances.SYSTEM in systems:
+        found["evaluate"][image_instances.SYSTEM] = image_instances.evaluate_item(images)  # type: ignore[arg-type]
     return OmegaConf.create(found)
+
+
+def _evaluate_item(system: str, maps: str, dataset: str) -> dict[str, Any]:
+    """What `evaluate` reads of a system over clips, by its names in `dvc.yaml`."""
+    read = {
+        "predictions": f"predictions/{system}/{dataset}",
+        "attention": f"{maps}/{dataset}",
+        "manifest": f"data/manifests/{dataset}",
+        "splits": f"data/splits/{dataset}",
+        "truth": f"data/truth/{dataset}",
+        "frames": f"data/frames/{dataset}",
+        "flow": f"data/flow/{dataset}",
+        "status": f"data/validation/{dataset}/clips/status.csv",
+    }
+    deps = [*list(read.values())[:-1], f"data/validation/{dataset}/clips"]
+    return {"system": system, "reads": image_instances.options(read), "deps": deps}
 
 
 def _add_explaining(
@@ -123,8 +148,8 @@ def scene_instances(scenes: DictConfig, systems: ListConfig) -> DictConfig:
         "train": train,
         "system": {"background": {"scenes": scenes.name}} if runs else {},
         # a file that always exists stands for what a system that is left out does not make
-        "results": "results/background" if runs else "README.md",
-        "history": f"history/{scenes.name}" if runs else "README.md",
+        "results": "results/background" if runs else "LICENSE",
+        "history": f"history/{scenes.name}" if runs else "LICENSE",
     }
     return OmegaConf.create(found)
 

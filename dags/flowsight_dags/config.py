@@ -106,6 +106,14 @@ def params() -> dict[str, object]:
 
 
 def systems() -> list[str]:
-    """Systems that the rows belong to, in the rows' order."""
-    rows = params()["rows"]
-    return list(dict.fromkeys(row["system"] for row in rows.values()))  # type: ignore[attr-defined]
+    """Systems that can be trained: those that the parameters name, or that the rows belong to."""
+    known = params()
+    named = known.get("systems") or [row["system"] for row in known["rows"].values()]  # type: ignore[attr-defined]
+    return list(dict.fromkeys(named))  # type: ignore[call-overload]
+
+
+def served() -> list[str]:
+    """Those of them that can be registered: each has a module that knows how it is served."""
+    modules = Path(pipeline.__file__).parent / "serving/systems"
+    here = {path.stem for path in modules.iterdir()}
+    return [name for name in systems() if name in here]

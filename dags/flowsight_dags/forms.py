@@ -79,8 +79,8 @@ def retrain() -> dict[str, Param]:
 
 def model() -> Param:
     """Which registered model; one per system."""
-    systems = config.systems()
-    return Param(systems[0], enum=systems, title="Model")
+    served = config.served()
+    return Param(served[0], enum=served, title="Model")
 
 
 def run_id(airflow_run_id: str) -> str:

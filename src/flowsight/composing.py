@@ -49,7 +49,7 @@ def compose(overrides: Sequence[str], root: Path | str = ".") -> Params:
 def _groups(folder: Path) -> str:
     return "groups: " + "; ".join(
         f"{group} = {', '.join(sorted(file.stem for file in (folder / group).glob('*.yaml')))}"
-        for group in ("dataset", "scenes", "recipe", "study")
+        for group in ("dataset", "scenes", "images", "recipe", "study")
     )
 
 
@@ -58,7 +58,11 @@ def describe(params: Params) -> str:
     used = [name for name, row in params.rows.items() if row.system in params.systems]
     if params.scenes is not None and config.BACKGROUND in params.systems:
         used += [f"{name} on {params.scenes.name}" for name in params.scenes.rows]
+    images = params.images if "saliency" in params.systems else None
+    if images is not None:
+        used += list(images.rows)
     return (
         f"dataset {params.dataset.name} (splits {', '.join(params.splits.ids)}), "
-        f"recipe {params.recipe}, rows {', '.join(used)}, seed {params.seed}"
+        + (f"images {images.name}, " if images is not None else "")
+        + f"recipe {params.recipe}, rows {', '.join(used)}, seed {params.seed}"
     )

@@ -12,10 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from flowsight import schema
+from flowsight.data_params import (
+    DatasetParams,
+    FlowParams,
+    FramesParams,
+    SampleParams,
+    SplitsParams,
+)
 from flowsight.errors import InputError
+from flowsight.image_rows import ImagesParams
 from flowsight.rows import InputParams, NetworkParams, RowParams, TestParams, TrainParams
 from flowsight.scene_rows import ScenesParams
-from flowsight.schema import check, check_choice
+from flowsight.schema import check
 
 __all__ = [
     "AttentionParams",
@@ -39,98 +47,6 @@ __all__ = [
 BACKGROUND = "background"
 """The system of `scenes`."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetParams:
-    """Which data set, and how much of it may be missing."""
-
-    name: str
-    """Folder below `data/raw`; also part of every output's path."""
-    adapter: str
-    """Module of `flowsight.datasets` that knows the layout."""
-    max_absent: float = 0.0
-    """Share of listed clips that may be absent; 1.0 also drops classes left empty."""
-    max_quarantined: float = 0.05
-    """Share of clips that may be quarantined before the gate refuses."""
-
-    def __post_init__(self) -> None:
-        check(bool(_NAME.fullmatch(self.name)), f"name {self.name!r} is not a folder name")
-        for name in ("max_absent", "max_quarantined"):
-            check(0 <= getattr(self, name) <= 1, f"{name} must be in [0, 1]")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleParams:
-    """The generated data set."""
-
-    seed: int
-    num_groups: int
-    """Actors, each with a look and a background; groups never straddle a split."""
-    num_test_groups: int
-    clips_per_group: int
-    """Clips of each class and group."""
-    num_frames: int
-    fps: int
-    width: int
-    height: int
-    scene_frames: int
-    """Frames of each static-camera sequence."""
-    num_images: int
-    """Image and mask pairs for saliency."""
-
-    def __post_init__(self) -> None:
-        check(0 < self.num_test_groups < self.num_groups, "num_test_groups must leave a group")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FramesParams:
-    """How frames are stored."""
-
-    size: tuple[int, int] | None
-    """Width and height in px; null keeps the source's. Flow is computed at this size."""
-    quality: int
-    """JPEG quality."""
-
-    def __post_init__(self) -> None:
-        check(1 <= self.quality <= 100, "quality must be in 1..100")
-        check(self.size is None or min(self.size) >= 16, "size must be at least 16 px")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FlowParams:
-    """How optical flow is computed and stored."""
-
-    method: str
-    """`tvl1`, `dis` or `farneback`."""
-    preset: str
-    """TV-L1's numbers: `opencv`, `near`, `fast` or `cuda`."""
-    backend: str
-    """Never `auto` in a stage: the same parameters must give the same bytes."""
-    bound_px: float
-    """Displacements are clipped to +- this before quantisation to uint8."""
-    quality: int
-
-    def __post_init__(self) -> None:
-        check_choice("method", self.method, ("tvl1", "dis", "farneback"))
-        check_choice("preset", self.preset, ("opencv", "near", "fast", "cuda"))
-        check_choice("backend", self.backend, ("cpu", "torch", "gpu", "opencv"))
-        check(self.bound_px > 0, "bound_px must be positive")
-        check(1 <= self.quality <= 100, "quality must be in 1..100")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitsParams:
-    """Which official splits run, and how validation data are cut from training groups."""
-
-    ids: tuple[str, ...]
-    val_share: float
-    """Share of the training groups kept for validation."""
-
-    def __post_init__(self) -> None:
-        check(len(self.ids) > 0, "ids must name at least one split")
-        check(len(set(self.ids)) == len(self.ids), f"ids repeat: {', '.join(self.ids)}")
-        check(0 <= self.val_share < 1, "val_share must be in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,6 +169,8 @@ class Params:
     alternation: AlternationParams = field(default_factory=AlternationParams)
     evaluate: EvaluateParams
     promotion: PromotionParams = field(default_factory=PromotionParams)
+    images: ImagesParams | None = None
+    """The system `saliency`: pairs, plans and rows of its own."""
     instances: dict[str, Any] = field(default_factory=dict)
     """Rows x splits as DVC's `foreach` walks them; made by the resolver in `conf/`."""
     scene_instances: dict[str, Any] = field(default_factory=dict)
@@ -275,13 +193,24 @@ class Params:
                 )
 
     def _check_systems(self) -> None:
-        of_rows = [row.system for row in self.rows.values()]
-        of_rows += [BACKGROUND] if self.scenes is not None else []
-        known = ", ".join(dict.fromkeys(of_rows))
+        others = [BACKGROUND] if self.scenes is not None else []
+        others += ["saliency"] if self.images is not None else []
+        named = list(dict.fromkeys([*(row.system for row in self.rows.values()), *others]))
+        known = ", ".join(named)
         check(len(self.systems) > 0, f"expected systems of {known}, got none")
         for name in self.systems:
-            check(name in of_rows, f"expected systems of {known}, got {name!r}")
+            check(name in named, f"expected systems of {known}, got {name!r}")
         check(len(set(self.systems)) == len(self.systems), "systems repeat")
+
+    def saliency(self) -> ImagesParams:
+        """The parameters of the system `saliency`.
+
+        Raises:
+            InputError: there are none.
+        """
+        if self.images is None:
+            raise InputError("expected `images` in the parameters, got none; compose them anew")
+        return self.images
 
     def rows_of(self, system: str) -> dict[str, RowParams]:
         """Rows of a system, in their order."""

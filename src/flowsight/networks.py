@@ -107,13 +107,19 @@ def pretrained_weights(row: RowParams, folder: Path = WEIGHTS) -> dict[str, Tens
     Raises:
         InputError: no such file, or not a state dict.
     """
-    name = row.network.weights
+    return named_weights(row.network.weights, row.network.backbone, folder)
+
+
+def named_weights(
+    name: str | None, backbone: str, folder: Path = WEIGHTS
+) -> dict[str, Tensor] | None:
+    """`pretrained_weights` by name: null, `imagenet` or a file below `folder`."""
     if name is None:
         return None
     if name == "imagenet":
-        from flowsight.models import backbone
+        from flowsight.models import backbone as backbones
 
-        return backbone.pretrained_state(row.network.backbone)
+        return backbones.pretrained_state(backbone)
     from flowsight import checkpoint
 
     if not (folder / name).is_file():

@@ -109,7 +109,8 @@ class TrainParams:
     momentum: float
     weight_decay: float
     schedule: str
-    """`constant`, `step` (times gamma after each milestone) or `cosine`."""
+    """`constant`, `step` (times gamma after each milestone), `cosine` or `poly` (to the power of
+    gamma)."""
     milestones: tuple[int, ...]
     gamma: float
     patience: int | None
@@ -123,7 +124,7 @@ class TrainParams:
         for name in ("epochs", "samples_per_epoch", "batch_size", "accumulate", "devices"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1")
         check_choice("optimizer", self.optimizer, ("sgd", "adam", "adamw"))
-        check_choice("schedule", self.schedule, ("constant", "step", "cosine"))
+        check_choice("schedule", self.schedule, ("constant", "step", "cosine", "poly"))
         check_choice("precision", self.precision, ("32-true", "16-mixed", "bf16-mixed"))
         check(self.lr > 0, "lr must be positive")
         check(0 <= self.momentum < 1, "momentum must be in [0, 1)")

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
-from flowsight import composing, config, gpus, parallel, pipeline
+from flowsight import composing, config, gpus, parallel, pipeline, warm
 from flowsight.config import Params
 from flowsight.errors import (
     FlowsightError,
@@ -33,6 +34,9 @@ _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GX_ANALYTICS_ENABLED": "False",
     "DO_NOT_TRACK": "1",
+    # read when MLflow is imported, which happens before a tracker sets its own
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "GIT_PYTHON_REFRESH": "quiet",
 }
 
 
@@ -80,18 +84,27 @@ def check_input(params: Params, stages: dict[str, pipeline.Stage], root: Path) -
     Raises:
         InputError: naming what was expected where, and the command that brings it.
     """
-    raw = f"data/raw/{params.dataset.name}"
-    made_here = any(raw in stage.outs for stage in stages.values())
-    if not made_here and not (root / raw).is_dir():
-        raise InputError(
-            f"expected the data set in {root / raw}, found no such folder; "
-            f"bring it with `flowsight import {params.dataset.name} SOURCE`"
-        )
-    for name, row in params.rows.items():
-        weights = row.network.weights if row.system in params.systems else None
+    images = params.images if "saliency" in params.systems else None
+    for data in [params.dataset.name] + ([] if images is None else [images.name]):
+        raw = f"data/raw/{data}"
+        made_here = any(raw in stage.outs for stage in stages.values())
+        read = data == params.dataset.name or any(raw in s.deps for s in stages.values())
+        if read and not made_here and not (root / raw).is_dir():
+            raise InputError(
+                f"expected the data set in {root / raw}, found no such folder; "
+                f"bring it with `flowsight import {data} SOURCE`"
+            )
+    named = {
+        f"rows.{name}": row.network.weights
+        for name, row in params.rows.items()
+        if row.system in params.systems
+    }
+    if images is not None:
+        named |= {f"images.rows.{name}": r.network.weights for name, r in images.rows.items()}
+    for name, weights in named.items():
         if weights not in (None, "imagenet") and not (root / "data/weights" / weights).is_file():
             raise InputError(
-                f"rows.{name}.network.weights: expected {root / 'data/weights' / weights}, found "
+                f"{name}.network.weights: expected {root / 'data/weights' / weights}, found "
                 f"no such file; bring it with `flowsight import weights FILE`"
             )
 
@@ -153,7 +166,11 @@ def _repro_parallel(
         waiting = parallel.wanted(targets, force=force, root=root, env=env)
     except subprocess.CalledProcessError as error:
         raise _as_error(error.returncode, None) from None
-    with tempfile.TemporaryDirectory() as folder:
+    devices = gpus.of_this_host()
+    needs = {name: int(stages[name].meta.get("gpus", 0)) for name in waiting}
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        env = stack.enter_context(warm.commands(_worth_warming(needs, devices), env))
 
         def start(stage: str, output: IO[bytes], lent: Lent) -> subprocess.Popen[bytes]:
             command = ["env", "dvc", "--wait-for-lock", "repro", "--single-item"]
@@ -173,8 +190,8 @@ def _repro_parallel(
             start,
             jobs=jobs,
             logs=root / "build" / "logs",
-            needs={name: int(stages[name].meta.get("gpus", 0)) for name in waiting},
-            devices=gpus.of_this_host(),
+            needs=needs,
+            devices=devices,
         )
         if failed is None:
             return
@@ -185,6 +202,16 @@ def _repro_parallel(
     if failure is None:
         raise FlowsightError(f"{stage} ended with {code}; what it printed stands in {log}")
     raise _as_error(code, failure)
+
+
+def _worth_warming(needs: Mapping[str, int], devices: Sequence[str]) -> list[str]:
+    """Commands that enough stages start for a process kept for them.
+
+    On a host with GPUs no Python: CUDA does not survive a fork, and trainings are long there.
+    """
+    trainings = sum(map(bool, needs.values()))
+    enough = {"dvc": len(needs) > 3, "python": trainings > 3 and not devices}
+    return [command for command, is_enough in enough.items() if is_enough]
 
 
 def _run_environment() -> dict[str, str]:

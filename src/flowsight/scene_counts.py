@@ -103,8 +103,7 @@ def read_mask(folder: Path, video_id: str, index: int) -> Mask:
     """
     with pack.open_pack(folder / f"{video_id}.zip") as archive:
         content = np.frombuffer(archive.read(mask_name(index)), np.uint8)
-    mask: Mask = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) > 0
-    return mask
+    return np.asarray(cv2.imdecode(content, cv2.IMREAD_GRAYSCALE)).astype(bool)
 
 
 def read(folder: Path, videos: Iterable[Video]) -> pd.DataFrame:

@@ -50,12 +50,15 @@ def learning_rate(params: TrainParams, epoch: int) -> float:
     """Learning rate of an epoch.
 
     Args:
-        params: `schedule` is constant, step (times gamma after each milestone) or cosine (from
-            lr in the first epoch towards 0 after the last).
+        params: `schedule` is constant, step (times gamma after each milestone), cosine (from lr in
+            the first epoch towards 0 after the last) or poly (the share of epochs to come, to the
+            power of gamma).
         epoch: counted from 0.
     """
     if params.schedule == "step":
         return params.lr * params.gamma ** sum(epoch >= stone for stone in params.milestones)
+    if params.schedule == "poly":
+        return params.lr * (1 - epoch / params.epochs) ** params.gamma
     if params.schedule == "cosine":
         return params.lr * (1 + math.cos(math.pi * epoch / params.epochs)) / 2
     return params.lr

@@ -16,7 +16,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from flowsight.datasets.batches import EpochBatches
 from flowsight.datasets.clips import Clip, ClipDataset, load_clips, loader
 from flowsight.epoch_progress import EpochProgress
 from flowsight.errors import InputError, ResourceError
-from flowsight.rows import RowParams
+from flowsight.rows import RowParams, TrainParams
 from flowsight.schedule import Epoch
 
 Log = Callable[[Mapping[str, float], int], None]
@@ -75,14 +75,63 @@ def fit(
         ResourceError: the device's memory does not hold a batch.
     """
     clips, classes = load_clips(manifest, split, packs, maps, map_control=row.map_control)
-    with seeding.reproducible(params.threads), _quiet_lightning():
+    with seeding.reproducible(params.threads):
         seeding.seed_everything(params.seed)
         network = networks.build(row, len(classes), pretrained)
         if init is not None:
             checkpoint.restore(network, init / "model.pt")
+        return fit_network(
+            network,
+            _clip_work(clips, len(classes), row, params.seed, split),
+            train=row.train,
+            row_name=row_name,
+            seed=params.seed,
+            scratch_key=scratch_key,
+            log=log,
+            part=part,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a network is trained on, and for what."""
+
+    num_train: int
+    """Items that train."""
+    num_val: int
+    load: Callable[[EpochBatches, bool], DataLoader[Any]]
+    """(batches, are they training's) -> their loader."""
+    task: Callable[[nn.Module, Callable[[int], float]], Any]
+    """(network, weight of a batch) -> the LightningModule."""
+    where: Path
+    """For messages: where the items are listed."""
+
+
+def fit_network(
+    network: nn.Module,
+    work: Work,
+    *,
+    train: TrainParams,
+    row_name: str,
+    seed: int,
+    scratch_key: str,
+    log: Log,
+    part: range | None = None,
+) -> tuple[dict[str, Tensor], list[Epoch]]:
+    """Train any network under `seeding.reproducible`; `fit` says what the rest means.
+
+    Args:
+        network: changed in place.
+        work: items and task.
+        train: optimisation.
+        row_name, seed, scratch_key, log, part: as of `fit`.
+
+    Returns, Raises: as `fit`.
+    """
+    with _quiet_lightning():
         network = network.to(memory_format=networks.memory_format(network))  # free speed
-        run = _Run(network, row, row_name, params.seed, scratch_key, log, part)
-        _train(run, clips, len(classes), split)
+        run = _Run(network, train, row_name, seed, scratch_key, log, part)
+        _train(run, work)
     return run.result(), run.history
 
 
@@ -92,15 +141,15 @@ class _Run(lightning.Callback):
     def __init__(
         self,
         network: nn.Module,
-        row: RowParams,
+        train: TrainParams,
         row_name: str,
         seed: int,
         scratch_key: str,
         log: Log,
         part: range | None,
     ) -> None:
-        self.part = range(row.train.epochs) if part is None else part
-        self.network, self.row, self.row_name, self.seed = network, row, row_name, seed
+        self.part = range(train.epochs) if part is None else part
+        self.network, self.train, self.row_name, self.seed = network, train, row_name, seed
         self.scratch_key, self.report = scratch_key, log  # Lightning puts its own `log` here
         self.history: list[Epoch] = []
         self.best: dict[str, Tensor] | None = None
@@ -127,7 +176,7 @@ class _Run(lightning.Callback):
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to do."""
-        return schedule.is_over(self.history, self.row.train, len(self.part))
+        return schedule.is_over(self.history, self.train, len(self.part))
 
     def result(self) -> dict[str, Tensor]:
         """Weights on the CPU in the plain memory layout, whatever they were trained in."""
@@ -155,7 +204,8 @@ class _Run(lightning.Callback):
     ) -> None:
         self.batches.epoch = self.epoch
         for group in trainer.optimizers[0].param_groups:
-            group["lr"] = schedule.learning_rate(self.row.train, self.epoch)
+            rate = schedule.learning_rate(self.train, self.epoch)
+            group["lr"] = rate * group.get("lr_factor", 1.0)
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, task: lightning.LightningModule, batch: Any, index: int
@@ -174,7 +224,7 @@ class _Run(lightning.Callback):
         val_loss, val_accuracy = task.measured("val") if trainer.num_val_batches else (None, None)
         done = Epoch(
             epoch=self.epoch + 1,
-            lr=schedule.learning_rate(self.row.train, self.epoch),
+            lr=schedule.learning_rate(self.train, self.epoch),
             train_loss=loss,
             train_accuracy=accuracy,
             val_loss=val_loss,
@@ -182,7 +232,7 @@ class _Run(lightning.Callback):
         )
         schedule.check_finite(done, self.row_name)
         self.history.append(done)
-        if self.row.train.patience is not None and schedule.is_best(self.history):
+        if self.train.patience is not None and schedule.is_best(self.history):
             self.best = _plain(self.network.state_dict())
         self.report({k: v for k, v in asdict(done).items() if v is not None}, done.epoch)
         trainer.should_stop = self.is_over
@@ -208,12 +258,10 @@ def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _train(run: _Run, clips: Sequence[Clip], num_classes: int, split: Path) -> None:
-    row, params = run.row, run.row.train
-    train_clips = [clip for clip in clips if clip.subset == "train"]
-    val_clips = [clip for clip in clips if clip.subset == "val"]
-    if not train_clips:
-        raise InputError(f"expected training clips in {split}, found none")
+def _train(run: _Run, work: Work) -> None:
+    params = run.train
+    if not work.num_train:
+        raise InputError(f"expected training clips in {work.where}, found none")
     if run.is_over:
         return
     trainer = lightning.Trainer(
@@ -230,7 +278,7 @@ def _train(run: _Run, clips: Sequence[Clip], num_classes: int, split: Path) -> N
         use_distributed_sampler=False,
     )
     run.batches = EpochBatches(
-        len(train_clips) * params.samples_per_epoch,
+        work.num_train * params.samples_per_epoch,
         batch_size=params.batch_size * params.accumulate,
         micro_batch=schedule.micro_batch(params),
         seed=run.seed,
@@ -240,13 +288,12 @@ def _train(run: _Run, clips: Sequence[Clip], num_classes: int, split: Path) -> N
     )
     # Lightning divides each loss by this number; the batches' weights already make it a mean
     steps = trainer.accumulate_grad_batches = run.batches.steps_per_group
-    task = importlib.import_module(f"flowsight.tasks.{row.task}").build(
-        run.network,
-        num_classes=num_classes,
-        params=params,
-        weight=lambda index: run.batches.weight(index) * steps,
-    )
-    loaders = _loaders(run, train_clips, val_clips)
+    task = work.task(run.network, lambda index: run.batches.weight(index) * steps)
+    loaders = [work.load(run.batches, True)]
+    if work.num_val:
+        size = schedule.micro_batch(params)
+        batches = EpochBatches(work.num_val, batch_size=size, seed=run.seed, shuffle=False)
+        loaders.append(work.load(batches, False))
     try:
         trainer.fit(task, *loaders)
     except torch.OutOfMemoryError:
@@ -260,26 +307,32 @@ def _train(run: _Run, clips: Sequence[Clip], num_classes: int, split: Path) -> N
         raise SystemExit(0)
 
 
-def _loaders(
-    run: _Run, train_clips: Sequence[Clip], val_clips: Sequence[Clip]
-) -> list[DataLoader[Any]]:
-    def load(clips: Sequence[Clip], batches: EpochBatches, *, train: bool) -> DataLoader[Any]:
-        has_map = run.row.network.map_channel
-        return loader(
-            ClipDataset(clips, run.row.input, train=train, seed=run.seed, map_channel=has_map),
-            batches,
-        )
+def _clip_work(
+    clips: Sequence[Clip], num_classes: int, row: RowParams, seed: int, split: Path
+) -> Work:
+    subsets = {subset: [c for c in clips if c.subset == subset] for subset in ("train", "val")}
 
-    loaders = [load(train_clips, run.batches, train=True)]
-    if val_clips:
-        size = schedule.micro_batch(run.row.train)
-        batches = EpochBatches(len(val_clips), batch_size=size, seed=run.seed, shuffle=False)
-        loaders.append(load(val_clips, batches, train=False))
-    return loaders
+    def load(batches: EpochBatches, train: bool) -> DataLoader[Any]:
+        own = subsets["train" if train else "val"]
+        has_map = row.network.map_channel
+        dataset = ClipDataset(own, row.input, train=train, seed=seed, map_channel=has_map)
+        return loader(dataset, batches)
+
+    def task(network: nn.Module, weight: Callable[[int], float]) -> Any:
+        module = importlib.import_module(f"flowsight.tasks.{row.task}")
+        return module.build(network, num_classes=num_classes, params=row.train, weight=weight)
+
+    return Work(
+        num_train=len(subsets["train"]),
+        num_val=len(subsets["val"]),
+        load=load,
+        task=task,
+        where=split,
+    )
 
 
 def _too_big(run: _Run) -> str:
-    size = schedule.micro_batch(run.row.train)
+    size = schedule.micro_batch(run.train)
     return (
         f"expected a batch of {size} to fit into the GPU's memory, it did not, in {run.row_name}; "
         f"set FLOWSIGHT_MICRO_BATCH={max(1, size // 2)} (the optimiser's batch stays)"

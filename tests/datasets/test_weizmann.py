@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from flowsight.datasets import weizmann
+from flowsight.datasets.manifest import write_manifest
 from flowsight.errors import InputError
+from flowsight.evaluation import localization
 
 
 @pytest.fixture
@@ -55,3 +58,25 @@ def test_real_clips(shared_data: Path) -> None:
     sizes = official.groupby(["split_id", "subset"]).size()
     assert sizes.xs("test", level=1).eq(10).all()
     assert sizes.xs("train", level=1).eq(80).all()
+
+
+def test_manifest_says_that_its_masks_are_a_stand_in(raw: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("manifest", "shards", "truth")]
+    write_manifest(raw, *folders, adapter="weizmann", shards=[0], max_absent=1.0)
+    assert localization.masks_by(folders[2]) == "background difference"
+    index = localization.read_truth_index(folders[2])
+    assert sorted(index) == ["run/daria_run", "run/lena_run", "wave1/daria_wave1",
+                             "wave1/lena_wave1"]  # fmt: skip
+    masks = localization.read_masks(index["run/daria_run"])
+    assert masks is not None
+    assert masks.ndim == 3
+
+
+def test_drawn_masks_are_taken_where_they_are(raw: Path, tmp_path: Path) -> None:
+    drawn = raw / "truth/run/daria_run.npz"
+    drawn.parent.mkdir(parents=True)
+    np.savez(drawn, masks=np.ones((2, 4, 4), bool))
+    folders = [tmp_path / name for name in ("manifest", "shards", "truth")]
+    write_manifest(raw, *folders, adapter="weizmann", shards=[0], max_absent=1.0)
+    assert localization.masks_by(folders[2]) == localization.DRAWN
+    assert list(localization.read_truth_index(folders[2])) == ["run/daria_run"]

@@ -14,7 +14,15 @@ import pandas as pd
 import pytest
 
 from flowsight.errors import FlowsightError, InputError
-from flowsight.registry import describing, lineage, registering, reproducing, store, telling
+from flowsight.registry import (
+    describing,
+    evidence,
+    lineage,
+    registering,
+    reproducing,
+    store,
+    telling,
+)
 from flowsight.registry.candidate import Served
 
 pytestmark = pytest.mark.slow
@@ -25,6 +33,8 @@ NAMES = (
     *("spatial", "temporal", "attention-spatial", "attention-temporal"),
     *("spatial_attended", "temporal_attended"),
 )
+CLIPS = ("resnet3d", "resnet3d_attention")
+SYSTEM_OF = dict.fromkeys(NAMES, "two_stream") | dict.fromkeys(CLIPS, "residual3d")
 PIPELINE = f"""
 stages:
   raw:
@@ -42,18 +52,18 @@ stages:
       - data/validation/sample/clips
       - data/validation/sample/splits
   train:
-    foreach: [{", ".join(NAMES)}]
+    foreach: {json.dumps(SYSTEM_OF)}
     do:
-      cmd: python make.py train ${{item}}
+      cmd: python make.py train ${{key}} ${{item}}
       deps: [data/splits/sample/1.csv]
       params: [seed]
-      outs: ["checkpoints/sample/${{item}}-1"]
+      outs: ["checkpoints/sample/${{key}}-1", "predictions/${{item}}/sample/${{key}}-1"]
   evaluate:
-    foreach: [two_stream]
+    foreach: [two_stream, residual3d]
     do:
-      cmd: python make.py evaluate
-      deps: [checkpoints/sample, data/splits/sample]
-      outs: [results/two_stream]
+      cmd: python make.py evaluate ${{item}}
+      deps: ["predictions/${{item}}/sample", data/splits/sample]
+      outs: ["results/${{item}}"]
 """
 MAKE = """
 import json, os, sys
@@ -83,20 +93,27 @@ elif what == "data":
           "clip_id,status\\nUp/a,ok\\nUp/b,ok\\nDown/c,ok\\nUp/d,ok\\nUp/e,quarantined\\n")
 elif what == "train":
     seed = Path("params.yaml").read_text().partition("\\n")[0]
-    write(f"checkpoints/sample/{sys.argv[2]}-1/model.pt",
-          sys.argv[2] + seed + os.environ.get("TOY_NOISE", ""))
+    weights = sys.argv[2] + seed + os.environ.get("TOY_NOISE", "")
+    write(f"checkpoints/sample/{sys.argv[2]}-1/model.pt", weights)
+    write(f"predictions/{sys.argv[3]}/sample/{sys.argv[2]}-1", weights)
 else:
     import pandas as pd
-    base = "results/two_stream/"
-    write(base + "metrics.json", json.dumps({"attention/fused/top1": 0.5, "num_test_clips": 2}))
-    write(base + "per_split.csv", "fusion,split_id,stream,top1,top5,mean_class,log_loss,weight,"
-          "weight_source\\nattention,1,spatial,0.5,1,0.5,1,0.65,validation\\n"
-          "attention,1,fused,0.5,1,0.5,0.7,1,validation\\n")
+    base, own = f"results/{sys.argv[2]}/", {"row": "resnet3d_attention"}
+    per_split = ("row,split_id,num_clips,top1,clip_top1,top5,mean_class,log_loss\\n"
+                 "resnet3d,1,2,1,1,1,1,0.1\\nresnet3d_attention,1,2,0.5,0.25,1,0.5,0.7\\n")
+    if sys.argv[2] == "two_stream":
+        own = {"fusion": "attention", "stream": "fused"}
+        per_split = ("fusion,split_id,stream,top1,top5,mean_class,log_loss,weight,weight_source\\n"
+                     "attention,1,spatial,0.5,1,0.5,1,0.65,validation\\n"
+                     "attention,1,fused,0.5,1,0.5,0.7,1,validation\\n")
+    name = "/".join(own.values())
+    write(base + "metrics.json", json.dumps({f"{name}/top1": 0.5, "num_test_clips": 2}))
+    write(base + "per_split.csv", per_split)
     write(base + "paper_table.csv",
           "ours,comparable,why\\n50.0,False,another data set\\n,False,x\\n")
     write(base + "confusion/attention.png", "a picture")
     write(base + "overlays/Down__c.png", "another")
-    pd.DataFrame({"fusion": "attention", "split_id": "1", "stream": "fused",
+    pd.DataFrame({**own, "split_id": "1",
                   "clip_id": ["Down/c", "Up/d", "Up/b"], "subset": ["test", "test", "val"],
                   "label": ["Down", "Up", "Up"], "predicted": ["Down", "Down", "Up"],
                   "prob_Down": [0.9, 0.8, 0.1], "prob_Up": [0.1, 0.2, 0.9]},
@@ -120,6 +137,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "dvc.yaml").write_text(PIPELINE)
     (root / "make.py").write_text(MAKE)
     shutil.copy(ROOT / "params.yaml", root)
+    # as here: DVC would put a .gitignore into the folder, which a checkout then makes
+    (root / ".gitignore").write_text("/predictions/\n")
     call("git", "init", "-q", "-b", "main", at=root)
     call("git", "config", "user.name", "toy", at=root)
     call("git", "config", "user.email", "toy@localhost", at=root)
@@ -139,7 +158,7 @@ def registry(
     """The served model is a tiny one, for the toy's checkpoints are no networks."""
     from .conftest import MODEL
 
-    def served(root: Path, folder: Path, commit: str) -> Served:
+    def served(system: str, root: Path, folder: Path, commit: str) -> Served:
         (folder / "tiny.py").write_text(MODEL)
         (folder / "weights").write_text("{}")
         return Served(
@@ -178,6 +197,37 @@ def test_from_the_working_tree_and_from_a_revision_it_is_one_version(
         assert kept.read_text() == content
     kept = {one.path for one in registry.client.list_artifacts(made.run_id, "evaluation")}
     assert "evaluation/per_split.csv" in kept and "evaluation/predictions.parquet" not in kept
+
+
+def test_networks_over_clips(registry: store.Registry, project: Path, tmp_path: Path) -> None:
+    """The other system's life, beside the first one's: registered, traced, reproduced."""
+    made = registering.register("residual3d", root=project)
+    version = registry.version("residual3d", "challenger")
+    assert version.tags["row"] == "resnet3d_attention" and "fusion" not in version.tags
+    assert (version.tags["backbone"], version.tags["modality"]) == ("resnet3d_10", "rgb")
+    assert (version.tags["top1"], version.tags["mean_class.split_1"]) == ("0.500000", "0.500000")
+    held = [tag for tag in version.tags if tag.startswith("dvc.checkpoint.")]
+    assert held == ["dvc.checkpoint.resnet3d_attention"]
+    metrics = registry.run(version).data.metrics
+    assert metrics["resnet3d_attention/top1"] == 0.5
+    assert metrics["resnet3d_attention/clip_top1/split_1"] == 0.25
+    assert metrics["resnet3d/log_loss/split_1"] == 0.1
+    kept = evidence.load(registry, version)
+    assert kept.scores["clip_id"].tolist() == ["Down/c", "Up/d"]
+    assert set(kept.learnt["clip_id"]) == {"Up/a", "Up/b"}
+    picture = registry.download(made.run_id, "evaluation/confusion/attention.png", tmp_path)
+    assert picture.read_text() == "a picture"
+    found = lineage.trace(registry, "models:/residual3d@challenger", project)
+    assert found["consistent"] is True and set(found["checkpoints"]) == {"resnet3d_attention"}
+    names = [one["stage"] for one in found["stages"]]
+    assert "train@resnet3d_attention" in names and "evaluate@residual3d" in names
+    assert "evaluate@two_stream" not in names
+    trained = "checkpoints/sample/resnet3d_attention-1"
+    models = lineage.trace(registry, trained, project)["models"]
+    assert {(m["model"], m["version"]) for m in models} == {("residual3d", made.version)}
+    report = reproducing.reproduce(registry, "models:/residual3d@challenger", project)
+    assert not report.different and report.ran == ()
+    assert "weights resnet3d_attention" in report.same
 
 
 def test_lineage_both_ways(registry: store.Registry, project: Path) -> None:
@@ -292,7 +342,7 @@ def test_metrics_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({"a/top1": float("nan"), "b": 1}))
     empty = pd.DataFrame(columns=["fusion", "stream", "split_id"])
     with pytest.raises(InputError, match="NaN or infinity for a/top1"):
-        describing._metrics(path, empty)
+        describing._metrics(path, empty, ["fusion", "stream"])
 
 
 def test_requirements_are_exact_and_cover_what_serving_imports() -> None:

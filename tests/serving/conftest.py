@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -13,6 +14,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from flowsight.serving import bundle, origin
+
+if TYPE_CHECKING:
+    import torch
+
+    from flowsight.config import Params
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ("Jump", "Run", "Walk")
@@ -28,9 +34,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_tree(root: Path) -> Path:
     import torch
 
-    from flowsight import checkpoint, config, networks
-    from flowsight.attention import attention_net
-    from flowsight.attention.gradcam import layer_features
+    from flowsight import config
 
     shutil.copy(ROOT / "params.yaml", root / "params.yaml")
     yaml = YAML()
@@ -42,23 +46,10 @@ def make_tree(root: Path) -> Path:
     yaml.dump(values, root / "params.yaml")
     params = config.load(root / "params.yaml")
     torch.manual_seed(3)
-    for name in ("spatial", "temporal", "spatial_attended", "temporal_attended"):
-        row = params.row(name)
-        network = networks.build(row, len(CLASSES)).eval()
-        _lively(network)
-        folder = root / f"checkpoints/sample/{name}-1"
-        checkpoint.save(network.state_dict(), folder / "model.pt")
-        if row.maps is None:
-            channels = (3 if row.input.modality == "rgb" else 2 * row.input.stack_length) + 1
-            x = torch.rand(1, channels, row.input.crop_px, row.input.crop_px)
-            features = layer_features(network, x, row.network.target_layers)
-            attention = attention_net.build(
-                in_channels=[f.shape[1] for f in features],
-                hidden_channels=params.attention.hidden_channels,
-            )
-            _lively(attention)
-            folder = root / f"checkpoints/sample/attention-{name}-1"
-            checkpoint.save(attention.state_dict(), folder / "model.pt")
+    for name in params.rows:
+        network = add_network(root, params, name)
+        if name in ("spatial", "temporal"):
+            _add_attention(root, params, name, network)
     (root / "data/manifests/sample").mkdir(parents=True)
     lines = [f"{i},{name}" for i, name in enumerate(CLASSES)]
     (root / "data/manifests/sample/classes.csv").write_text("\n".join(["index,label", *lines]))
@@ -67,6 +58,37 @@ def make_tree(root: Path) -> Path:
     (root / "results/two_stream/per_split.csv").write_text(table)
     lock(root)
     return root
+
+
+def add_network(root: Path, params: Params, name: str) -> torch.nn.Module:
+    """A checkpoint of a row, as if it was trained."""
+    from flowsight import checkpoint, networks
+
+    network = networks.build(params.row(name), len(CLASSES)).eval()
+    _lively(network)
+    checkpoint.save(network.state_dict(), root / f"checkpoints/sample/{name}-1/model.pt")
+    return network
+
+
+def _add_attention(root: Path, params: Params, name: str, network: torch.nn.Module) -> None:
+    import torch
+
+    from flowsight import checkpoint
+    from flowsight.attention import attention_net
+    from flowsight.attention.gradcam import layer_features
+
+    row = params.row(name)
+    channels = (3 if row.input.modality == "rgb" else 2 * row.input.stack_length) + 1
+    x = torch.rand(1, channels, row.input.crop_px, row.input.crop_px)
+    features = layer_features(network, x, row.network.target_layers)
+    attention = attention_net.build(
+        in_channels=[f.shape[1] for f in features],
+        hidden_channels=params.attention.hidden_channels,
+    )
+    _lively(attention)
+    checkpoint.save(
+        attention.state_dict(), root / f"checkpoints/sample/attention-{name}-1/model.pt"
+    )
 
 
 def _lively(network: object) -> None:
@@ -101,6 +123,19 @@ def folder(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def system(folder: Path) -> bundle.Bundle:
     return bundle.load_bundle(folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def clips_folder(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The network over clips as a bundle."""
+    out = tmp_path_factory.mktemp("bundle") / "residual3d"
+    bundle.write_bundle("residual3d", out, root=tree)
+    return out
+
+
+@pytest.fixture(scope="session")
+def over_clips(clips_folder: Path) -> bundle.Bundle:
+    return bundle.load_bundle(clips_folder, device="cpu")
 
 
 @pytest.fixture(scope="session")

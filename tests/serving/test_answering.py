@@ -17,6 +17,7 @@ from flowsight.serving.answering import answer
 from flowsight.serving.bundle import Bundle
 from flowsight.serving.memory import Limits
 from flowsight.serving.settings import Settings
+from flowsight.serving.systems.two_stream import networks
 
 from .conftest import CLASSES
 
@@ -103,7 +104,7 @@ def test_a_bug_is_answered_and_logged(
     def fail(*args: Any) -> None:
         raise ZeroDivisionError("inner secret")
 
-    monkeypatch.setattr(prediction, "_maps", fail)
+    monkeypatch.setattr(networks, "_maps", fail)
     found = answer(system, [{"video": "walk.avi"}, {"video": "text.avi"}], settings)
     assert all("internal error (ZeroDivisionError)" in a["error"] for a in found)
     assert "inner secret" not in json.dumps(found)
@@ -148,7 +149,7 @@ def test_rows_of_one_mapping() -> None:
 
 
 def test_signature() -> None:
-    signature, example = pyfunc_model.signature()
+    signature, example = pyfunc_model.signature("two_stream")
     assert signature.inputs.input_names() == ["video", "content", "top", "attention"]
     assert all(not column.required for column in signature.inputs)
     assert set(signature.outputs.input_names()) == FIELDS

@@ -61,9 +61,9 @@ def test_same_bytes_again(tree: Path, folder: Path, tmp_path: Path) -> None:
 def test_loads(folder: Path) -> None:
     loaded = load_bundle(str(folder), device="cpu")
     assert loaded.classes == CLASSES
-    assert loaded.weight == 0.35
+    assert loaded.served.weight == 0.35
     assert loaded.frames.size == (72, 54)
-    for name, stream in loaded.streams.items():
+    for name, stream in loaded.served.streams.items():
         assert stream.row.maps == {"spatial": "temporal", "temporal": "spatial"}[name]
         assert not stream.phase2.training and not stream.attention.training
 
@@ -74,7 +74,9 @@ def copy(tree: Path, tmp_path: Path) -> Path:
 
 
 def test_refuses_other_systems(tree: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="two_stream, the only one that can be served"):
+    with pytest.raises(
+        InputError, match=r"can be served \(residual3d, two_stream\), got 'saliency'"
+    ):
         write_bundle("saliency", tmp_path / "out", root=tree)
     assert not (tmp_path / "out").exists()
 

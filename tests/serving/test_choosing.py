@@ -1,24 +1,58 @@
-"""Which fusion is served where a study has declared more of them."""
+"""Which fusion and which network over clips are served where more of them are declared."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from flowsight import composing
-from flowsight.serving import choosing
+from flowsight import composing, config
+from flowsight.config import Params
+from flowsight.errors import InputError
+from flowsight.rows import RowParams
+from flowsight.serving.systems import residual3d
+from flowsight.serving.systems.two_stream import choosing
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
 STUDIES = sorted(path.stem for path in (ROOT / "conf/study").glob("*.yaml"))
+
+
+def composed(folder: Path, *overrides: str) -> Params:
+    (folder / "conf").symlink_to(ROOT / "conf")
+    return composing.compose(list(overrides), root=folder)
 
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_study_does_not_change_what_is_served(tmp_path: Path, study: str) -> None:
-    (tmp_path / "conf").symlink_to(ROOT / "conf")
-    params = composing.compose([f"study={study}"], root=tmp_path)
+    params = composed(tmp_path, f"study={study}")
     name, fusion = choosing.served_fusion(params, "two_stream")
     assert (name, fusion.spatial) == ("attention", "spatial_attended")
     assert "attention-temporal" in choosing.checkpoints(params, fusion, "1")
+    assert residual3d.served_row(params) == "resnet3d_attention"
+
+
+def test_other_families_and_flow_stand_behind_the_papers_network(tmp_path: Path) -> None:
+    params = composed(tmp_path, "recipe=paper")
+    rows = params.rows_of("residual3d")
+    assert rows["resnet3d_attention_flow"].network.attention and rows["densenet3d_attention"]
+    assert residual3d.served_row(params) == "resnet3d_attention"
+
+
+def with_rows(**rows: RowParams) -> Params:
+    params = config.load(ROOT / "params.yaml")
+    others = {name: row for name, row in params.rows.items() if row.system != "residual3d"}
+    return dataclasses.replace(params, rows=others | rows, systems=params.systems[: 1 + bool(rows)])
+
+
+def test_what_is_served_of_other_rows() -> None:
+    rows = config.load(ROOT / "params.yaml").rows
+    plain, attended = rows["resnet3d"], rows["resnet3d_attention"]
+    flow = dataclasses.replace(
+        attended, input=dataclasses.replace(attended.input, modality="flow", stack_length=1)
+    )
+    assert residual3d.served_row(with_rows(a=plain, b=plain)) == "a"
+    assert residual3d.served_row(with_rows(a=plain, b=flow)) == "b"
+    assert residual3d.served_row(with_rows(a=flow, b=attended, c=attended)) == "b"
+    with pytest.raises(InputError, match=r"a row of residual3d with input\.clip_length, got none"):
+        residual3d.served_row(with_rows())

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from ruamel.yaml import YAML
 
 from flowsight import errors
 from flowsight.cli import app
@@ -56,6 +57,50 @@ def test_table(command: Any, folder: Path, videos: Path, system: Bundle) -> None
     assert len(lines) == len(CLASSES)
     for line, (name, share) in zip(lines, found.top(5), strict=True):
         assert name in line and f"{share:.1%}" in line
+
+
+def test_a_network_over_clips(
+    command: Any, clips_folder: Path, videos: Path, over_clips: Bundle, tmp_path: Path
+) -> None:
+    """JSON, table and film; two networks make two panels, one makes one."""
+    video, film = videos / "walk.avi", tmp_path / "seen.avi"
+    options = ("--model", clips_folder, "--system", "residual3d", "--top", 2)
+    code, out, err = command("predict", video, *options, "--json", "--overlay", film)
+    assert code == 0 and f"{film} is ready" in err
+    (record,) = json.loads(out)
+    expected = prediction.predict_video(over_clips, video)
+    assert record["classes"] == [name for name, _ in expected.top(2)]
+    np.testing.assert_allclose(record["scores"], [s for _, s in expected.top(2)], atol=1e-5)
+    assert list(record["probabilities"]) == ["network"] and record["error"] is None
+    capture = cv2.VideoCapture(str(film))
+    frames = [capture.read()[1] for _ in range(8)]
+    assert not capture.read()[0] and frames[0].shape == (240 + 28, 320, 3)
+    code, out, _ = command("predict", video, *options)
+    lines = [line for line in out.splitlines() if "%" in line]
+    assert code == 0 and len(lines) == 2
+    for line, (name, share) in zip(lines, expected.top(2), strict=True):
+        assert name in line and f"{share:.1%}" in line
+
+
+def test_a_film_without_attention(
+    command: Any, tree: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The working tree's only network over clips has none: said before the video is read."""
+    work = Path(shutil.copytree(tree, tmp_path / "work"))
+    yaml = YAML()
+    values = yaml.load(work / "params.yaml")
+    del values["rows"]["resnet3d_attention"]
+    yaml.dump(values, work / "params.yaml")
+    monkeypatch.chdir(work)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    film, options = tmp_path / "film.avi", ("--system", "residual3d")
+    code, out, err = command("predict", videos / "walk.avi", *options, "--overlay", film)
+    assert (code, out, film.exists()) == (2, "", False)
+    assert "no champion (models:/residual3d@champion): using the working tree's" in err
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("error: expected a network with spatial attention to show, got row")
+    code, _, _ = command("predict", videos / "walk.avi", *options)
+    assert code == 0
 
 
 def test_a_bad_video_does_not_stop_the_others(command: Any, folder: Path, videos: Path) -> None:
@@ -110,6 +155,9 @@ def test_overlays_of_several(command: Any, folder: Path, videos: Path, tmp_path:
         (["--model", "nowhere"], "expected a folder or models:/NAME@ALIAS"),
         (["--model", "{root}"], "expected a bundle of flowsight"),
         (["--model", "models:/two_stream@champion"], "no registry at"),
+        (["--system", "residul3d"], "got 'residul3d'; did you mean 'residual3d'?"),
+        (["--system", "x"], "expected a system that can be served (residual3d, two_stream), got"),
+        (["--model", "{folder}", "--system", "residual3d"], "which is of two_stream"),
     ],
 )
 def test_wrong_options(
@@ -117,12 +165,13 @@ def test_wrong_options(
     message: str,
     command: Any,
     videos: Path,
+    folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
     monkeypatch.chdir(tmp_path)
-    options = [option.format(root=videos) for option in options]
+    options = [option.format(root=videos, folder=folder) for option in options]
     code, _, err = command("predict", videos / "walk.avi", *options)
     assert code == 2
     assert message in err and "Traceback" not in err
@@ -170,7 +219,7 @@ def test_the_champion_of_a_registry(
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     mlflow.create_experiment("test", artifact_location=(tmp_path / "store").as_uri())
     mlflow.set_experiment("test")
-    signature, example = pyfunc_model.signature()
+    signature, example = pyfunc_model.signature("two_stream")
     with mlflow.start_run():
         logged = mlflow.pyfunc.log_model(
             name="model",
@@ -185,8 +234,9 @@ def test_the_champion_of_a_registry(
     monkeypatch.chdir(tmp_path / "nothing")
     code, _, err = command("predict", videos / "walk.avi", "--model", "models:/two_stream@champion")
     assert code == 2 and "models:/two_stream@champion in the registry, got:" in err
-    code, _, err = command("predict", videos / "walk.avi", "--model", "models:/other/1")
-    assert code == 2 and "models:/other/1 in the registry, got:" in err
+    code, _, err = command("predict", videos / "walk.avi", "--model", "models:/two_steam/1")
+    assert code == 2 and "models:/two_steam/1 in the registry, got:" in err
+    assert "did you mean 'two_stream'?" in err
     client = mlflow.MlflowClient()
     version = logged.registered_model_version
     client.set_registered_model_alias("two_stream", "champion", version)

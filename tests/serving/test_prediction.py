@@ -19,6 +19,7 @@ from flowsight.serving.bundle import Bundle
 from flowsight.serving.memory import Limits
 from flowsight.serving.prediction import predict_video, predict_videos
 from flowsight.serving.result import Prediction
+from flowsight.serving.systems.two_stream import networks
 from flowsight.video import pack
 from flowsight.video.decode import UnreadableVideo
 
@@ -44,14 +45,14 @@ def stages(tree: Path, video: Path, system: Bundle, work: Path) -> dict[str, np.
     (manifest / "clips.csv").write_text(text)
     (work / "1.csv").write_text("clip_id,subset\nRun/clip,test\n")
     packs = {"spatial": work / "frames", "temporal": work / "flow"}
-    for name, stream in system.streams.items():
+    for name, stream in system.served.streams.items():
         clips, _ = load_clips(manifest, work / "1.csv", packs[name])
         folder = tree / f"checkpoints/sample/{name}-1"
         phase1 = extraction.load_stream(stream.phase1_row, len(CLASSES), folder)
         unlabelled = [extraction.without_label(clip) for clip in clips]
         extraction.predict_clips(phase1, stream.attention, unlabelled, work / "maps" / name, {})
     probs = {}
-    for name, stream in system.streams.items():
+    for name, stream in system.served.streams.items():
         table = inference.predict(
             row=stream.row,
             params=params,
@@ -122,7 +123,7 @@ def test_flow_that_no_view_sees_is_not_computed(
     monkeypatch.setattr(pack, "encode_jpeg", lambda i, q: (solved.append(i.ndim), encode(i, q))[1])
     few = predict_video(system, videos / "deep/long.mp4", num_views=1)
     assert solved.count(3) == 40
-    length = system.streams["temporal"].row.input.stack_length
+    length = system.served.streams["temporal"].row.input.stack_length
     # both stacks lie in the middle of the clip
     expected = 39 if promised in (0, 7) else len(range(17, 20 + length))
     assert abs(solved.count(2) / 2 - expected) <= 3
@@ -133,7 +134,7 @@ def test_flow_that_no_view_sees_is_not_computed(
 
 
 def test_frames_at_once_are_the_attention_stages() -> None:
-    assert prediction.FRAMES_AT_ONCE == extraction._FRAMES_AT_ONCE
+    assert networks.FRAMES_AT_ONCE == extraction._FRAMES_AT_ONCE
 
 
 def test_what_a_prediction_says(videos: Path, system: Bundle) -> None:

@@ -36,7 +36,7 @@ def saved(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from flowsight.serving import pyfunc_model
 
     out = tmp_path_factory.mktemp("mlflow") / "model"
-    signature, example = pyfunc_model.signature()
+    signature, example = pyfunc_model.signature("two_stream")
     mlflow.pyfunc.save_model(
         out,
         python_model=pyfunc_model.__file__,

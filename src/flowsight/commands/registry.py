@@ -10,7 +10,7 @@ import typer
 
 from flowsight.errors import InputError
 
-Model = Annotated[str, typer.Argument(help="Registered model, as two_stream.")]
+Model = Annotated[str, typer.Argument(help="Registered model, as two_stream or residual3d.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 

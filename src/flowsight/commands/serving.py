@@ -17,7 +17,10 @@ def predict(
     videos: Annotated[list[str], typer.Argument(help="Video files of any format OpenCV reads.")],
     model: Annotated[
         str | None,
-        typer.Option(help="models:/NAME@ALIAS or a folder; default: models:/two_stream@champion."),
+        typer.Option(help="models:/NAME@ALIAS or a folder; default: the system's champion."),
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option(help="two_stream or residual3d; default: the model's.")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
@@ -29,4 +32,4 @@ def predict(
     """Say what is done in videos, with the champion or the working tree's checkpoints."""
     from flowsight.serving import telling
 
-    telling.predict([Path(video) for video in videos], model, top, as_json, overlay)
+    telling.predict([Path(video) for video in videos], model, top, as_json, overlay, system)

@@ -243,7 +243,7 @@ def median_background(images: Sequence[Grey] | Grey) -> Grey:
     Returns:
         (H, W, K) uint8; of an even number the lower of the two middle values.
     """
-    stack = np.stack(images)
+    stack = np.stack(list(images))
     middle = (len(stack) - 1) // 2
     lower: Grey = np.partition(stack, middle, axis=0)[middle]
     return lower

@@ -51,7 +51,9 @@ def write_manifest(
         raw: the data set, never changed.
         out: gets `clips.csv`, `status.csv`, `classes.csv` and `official_splits.csv`.
         shards_dir: gets `<k>/clips.csv` and `<k>/videos/<path>` for every k, hard links if it can.
-        truth_dir: gets `index.csv` and `<clip_id>.npz` for clips with `<raw>/truth/<clip_id>.npz`.
+        truth_dir: gets `index.csv` and `<clip_id>.npz` for clips with `<raw>/truth/<clip_id>.npz`;
+            where there are none and the adapter can do something instead, that, and
+            `stand_in.json`, which says what it is.
         adapter: module of `flowsight.datasets` that knows the layout.
         shards: names of the shards.
         max_absent: share of listed clips, and of classes, that may have no video.
@@ -80,7 +82,7 @@ def write_manifest(
         files.write_csv(classes, made[0] / "classes.csv")
         files.write_csv(official, made[0] / "official_splits.csv")
         _write_shards(raw, clips, made[1], shards)
-        _write_truth(raw, clips, made[2])
+        _write_truth(raw, clips, made[2], module)
 
 
 def load_adapter(name: str) -> Any:
@@ -195,15 +197,20 @@ def _write_shards(raw: Path, clips: pd.DataFrame, out: Path, shards: Sequence[in
             link_or_copy(check_inside(raw / path, raw), folder / "videos" / path)
 
 
-def _write_truth(raw: Path, clips: pd.DataFrame, out: Path) -> None:
+def _write_truth(raw: Path, clips: pd.DataFrame, out: Path, module: Any) -> None:
+    """Links to the truth beside the videos; where nobody drew any, an adapter's stand-in."""
     import pandas as pd
 
-    rows = []
-    for clip_id in clips.clip_id:
-        path = raw / "truth" / f"{clip_id}.npz"
-        if path.is_file():
-            link_or_copy(check_inside(path, raw), out / f"{clip_id}.npz")
-            rows.append((clip_id, f"{clip_id}.npz"))
+    paths = {clip_id: raw / "truth" / f"{clip_id}.npz" for clip_id in clips.clip_id}
+    given = [clip_id for clip_id, path in paths.items() if path.is_file()]
+    for clip_id in given:
+        link_or_copy(check_inside(paths[clip_id], raw), out / f"{clip_id}.npz")
+    if not given and hasattr(module, "STAND_IN"):
+        given = list(clips.clip_id)
+        for clip_id, path in zip(track(given, "masks"), clips.path, strict=True):
+            module.write_stand_in(raw / path, out / f"{clip_id}.npz")
+        files.write_json({"masks": module.STAND_IN}, out / "stand_in.json")
+    rows = [(clip_id, f"{clip_id}.npz") for clip_id in given]
     files.write_csv(pd.DataFrame(rows, columns=["clip_id", "path"]), out / "index.csv")
 
 

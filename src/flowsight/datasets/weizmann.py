@@ -17,6 +17,8 @@ from flowsight.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+STAND_IN = "background difference"
+"""What `write_stand_in` makes in place of masks, which the data set does not come with."""
 PERSONS = ("daria", "denis", "eli", "ido", "ira", "lena", "lyova", "moshe", "shahar")
 ACTIONS = ("bend", "jack", "jump", "pjump", "run", "side", "skip", "walk", "wave1", "wave2")
 
@@ -61,3 +63,18 @@ def official_splits(raw: Path, clips: pd.DataFrame) -> pd.DataFrame:
         for person in present
         for clip_id, group in zip(clips.clip_id, clips.group, strict=True)
     )
+
+
+def write_stand_in(video: Path, out: Path) -> None:
+    """Write `masks`, (T, H, W) bool, of what moves before the resting camera; see `moving_regions`.
+
+    Raises:
+        UnreadableVideo: no frame decodes.
+    """
+    import numpy as np
+
+    from flowsight.datasets.moving_regions import moving_regions
+    from flowsight.datasets.rendering.formats import write_arrays
+    from flowsight.video.decode import decode
+
+    write_arrays(out, {"masks": moving_regions(np.stack(list(decode(video))))})

@@ -13,7 +13,15 @@ import pandas as pd
 
 from flowsight.config import FusionParams, Params
 from flowsight.errors import InputError
-from flowsight.evaluation import figures, gallery, localization, paper, residual3d, scoring
+from flowsight.evaluation import (
+    figures,
+    gallery,
+    localization,
+    paper,
+    residual3d,
+    saliency,
+    scoring,
+)
 from flowsight.evaluation.folders import Folders
 from flowsight.evaluation.localization import Shown
 from flowsight.evaluation.predictions import (
@@ -24,29 +32,38 @@ from flowsight.evaluation.predictions import (
     read_scores,
     read_table,
 )
+from flowsight.evaluation.saliency import SaliencyFolders
 from flowsight.evaluation.scoring import STREAMS, SplitResult
 from flowsight.files import atomic_dir, write_csv, write_json
 from flowsight.metrics import classification
 from flowsight.metrics.bootstrap import Resampling
 
-__all__ = ["Folders", "evaluate", "shown_maps", "system_fusions"]
+__all__ = ["Folders", "evaluate", "folders_of", "shown_maps", "system_fusions"]
 
 _DECIMALS = 6
 
 
-def evaluate(system: str, params: Params, folders: Folders, out: Path) -> None:
+def folders_of(system: str) -> type[Folders] | type[SaliencyFolders]:
+    """What a system's evaluation reads: a dataclass of folders."""
+    return SaliencyFolders if system == saliency.SYSTEM else Folders
+
+
+def evaluate(system: str, params: Params, folders: Folders | SaliencyFolders, out: Path) -> None:
     """Write `results/<system>`: metrics.json, tables, joined predictions and pictures.
 
     Args:
         system: its fusions are those of `params.evaluate` whose rows belong to it; networks over
-            clips have rows only, see `evaluation.residual3d`.
+            clips or images have rows only, see `evaluation.residual3d` and `evaluation.saliency`.
         params: all parameters.
-        folders: inputs.
+        folders: inputs, of the kind that `folders_of` names.
         out: folder to replace.
 
     Raises:
         InputError: predictions are missing or do not fit the splits, or the system is unknown.
     """
+    if isinstance(folders, SaliencyFolders):
+        saliency.evaluate(params, folders, out)
+        return
     if system == residual3d.SYSTEM:
         residual3d.evaluate(params, folders, out)
         return

@@ -57,7 +57,8 @@ def _ours(
         if own.empty:
             return math.nan, [f"no network of this run saw baseline/{printed['item']}"]
     value, everywhere = (
-        float(own[own["part"] == part][printed["metric"]].mean()) for part in ("second_half", "all")
+        float(own.loc[own["part"] == part, str(printed["metric"])].to_numpy().mean())
+        for part in ("second_half", "all")
     )
     if not of_paper:
         videos = ", ".join(scenes.videos)

@@ -9,6 +9,7 @@ only as far as actors stand in the same place, and the constant, which is chance
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 MEASURES = ("pointing_game", "energy_in_mask", "iou", "chance")
 COLUMNS = ("row", "split_id", "subset", "num_clips", "num_frames", *MEASURES)
+DRAWN = "true"
+"""What the column `masks` says of masks that somebody drew, or that were rendered."""
 
 Masks = npt.NDArray[np.bool_]
 
@@ -65,6 +68,20 @@ def read_truth_index(truth: Path) -> dict[str, Path]:
         return {}
     table = read_table(path, ("clip_id", "path"))
     return {c: truth / p for c, p in zip(table["clip_id"], table["path"], strict=True)}
+
+
+def masks_by(truth: Path) -> str:
+    """Who says where the actor is: `DRAWN`, or the method that stands in for a person."""
+    path = truth / "stand_in.json"
+    if not path.is_file():
+        return DRAWN
+    return str(json.loads(path.read_text(encoding="utf-8"))["masks"])
+
+
+def masks_of(results: Path) -> str:
+    """What `localization.csv` of a system's results says of its masks; see `masks_by`."""
+    table = read_table(results / "localization.csv", ("row", "masks"))
+    return str(table["masks"].iloc[0]) if len(table) else DRAWN
 
 
 def read_masks(path: Path) -> Masks | None:
@@ -186,12 +203,13 @@ def localization_table(
         num_frames: frames scored per clip.
 
     Returns:
-        `COLUMNS`; empty where the data set has no masks. Training clips have Grad-CAM maps made
-        with the label; validation and test clips those of the attention network, without label.
+        `COLUMNS` and `masks` (see `masks_by`); empty where the data set has no masks. Training
+        clips have Grad-CAM maps made with the label; validation and test clips those of the
+        attention network, without label.
     """
     index = read_truth_index(truth)
     if not index:
-        return pd.DataFrame(columns=list(COLUMNS))
+        return pd.DataFrame(columns=[*COLUMNS, "masks"])
     jobs = [
         (row, maps, split_id, subset, clip, lender)
         for row, maps in shown.items()
@@ -217,7 +235,7 @@ def localization_table(
     merged = table.groupby(keys, as_index=False, sort=False).agg(totals)
     orders = {"row": list(shown), "split_id": list(splits), "subset": ["train", "val", "test"]}
     merged = merged.sort_values(keys, key=lambda column: column.map(orders[str(column.name)].index))
-    return merged.astype({"num_clips": int, "num_frames": int})
+    return merged.astype({"num_clips": int, "num_frames": int}).assign(masks=masks_by(truth))
 
 
 def flat_metrics(table: pd.DataFrame) -> dict[str, float]:

@@ -336,6 +336,9 @@ INLINE vf FN(pick)(FN(mask) m, vf a, vf b) {
 INLINE int FN(any)(FN(mask) m) { return _mm256_movemask_ps((__m256)m) != 0; }
 #else
 INLINE vf FN(pick)(FN(mask) m, vf a, vf b) { return (vf)(((vi)a & m) | ((vi)b & ~m)); }
+#ifdef TVL1_X86
+INLINE int FN(any)(FN(mask) m) { return _mm_movemask_ps((__m128)m) != 0; }
+#endif
 #endif
 #endif
 
@@ -643,12 +646,14 @@ INLINE __m128d FN(two_floats)(const float *p) {
     return _mm_cvtps_pd(_mm_castpd_ps(_mm_load_sd((const double *)(const void *)p)));
 }
 
-INLINE v4 FN(sample_wide)(const float *taps, ptrdiff_t row, const double *wx, const double *wy,
-                          __m128i *doubt, const int check) {
+INLINE v4 FN(sample_wide)(const float *taps, ptrdiff_t row, __m128 first, const double *wx,
+                          const double *wy, __m128i *doubt, const int check) {
     FN(wide) total = {_mm_setzero_pd(), _mm_setzero_pd()};
     for (int r = 0; r < 4; r++, taps += row) {
-        FN(wide) along = {_mm_setzero_pd(), _mm_setzero_pd()};
-        for (int c = 0; c < 4; c++) {
+        /* a product alone is rounded once in float */
+        __m128 start = _mm_mul_ps(_mm_loadu_ps(taps), first);
+        FN(wide) along = {_mm_cvtps_pd(start), _mm_cvtps_pd(_mm_movehl_ps(start, start))};
+        for (int c = 1; c < 4; c++) {
             FN(wide) tap = {FN(two_floats)(taps + 4 * c), FN(two_floats)(taps + 4 * c + 2)};
             along = FN(step4)(tap, _mm_load_pd(wx + 2 * c), along, doubt, check);
         }
@@ -665,12 +670,13 @@ INLINE v4 FN(sample_exact)(const float *taps, ptrdiff_t row, const float *wx, co
         _mm_store_pd(x + 2 * k, _mm_set1_pd((double)wx[k * BLOCK]));
         _mm_store_pd(y + 2 * k, _mm_set1_pd((double)wy[k * BLOCK]));
     }
+    const __m128 first = _mm_set1_ps(wx[0]);
     __m128i doubt = _mm_setzero_si128();
-    v4 all = short_sums ? FN(sample_wide)(taps, row, x, y, &doubt, 0)
-                        : FN(sample_wide)(taps, row, x, y, &doubt, 1);
+    v4 all = short_sums ? FN(sample_wide)(taps, row, first, x, y, &doubt, 0)
+                        : FN(sample_wide)(taps, row, first, x, y, &doubt, 1);
     if (!_mm_movemask_epi8(doubt)) return all;
     doubt = _mm_setzero_si128();
-    all = FN(sample_wide)(taps, row, x, y, &doubt, 2);
+    all = FN(sample_wide)(taps, row, first, x, y, &doubt, 2);
     return _mm_movemask_epi8(doubt) ? FN(sample_fused)(taps, row, wx, wy) : all;
 }
 
@@ -1033,6 +1039,18 @@ INLINE vf FN(length)(vf x, vf y) {
     __m128d low = FN(length2)(a, b), high = FN(length2)(_mm_movehl_ps(a, a), _mm_movehl_ps(b, b));
     return (vf)_mm_movelh_ps(_mm_cvtpd_ps(low), _mm_cvtpd_ps(high));
 }
+#elif defined(TVL1_X86) && V == 8
+INLINE __m128 FN(length4)(__m128 x, __m128 y) {
+    __m256d a = _mm256_cvtps_pd(x), b = _mm256_cvtps_pd(y);
+    return _mm256_cvtpd_ps(
+        _mm256_sqrt_pd(_mm256_add_pd(_mm256_mul_pd(a, a), _mm256_mul_pd(b, b))));
+}
+INLINE vf FN(length)(vf x, vf y) {
+    __m256 a = (__m256)x, b = (__m256)y;
+    __m128 low = FN(length4)(_mm256_castps256_ps128(a), _mm256_castps256_ps128(b));
+    __m128 high = FN(length4)(_mm256_extractf128_ps(a, 1), _mm256_extractf128_ps(b, 1));
+    return (vf)_mm256_insertf128_ps(_mm256_castps128_ps256(low), high, 1);
+}
 #else
 INLINE vf FN(length)(vf x, vf y) {
     for (int i = 0; i < V; i++) {
@@ -1043,31 +1061,64 @@ INLINE vf FN(length)(vf x, vf y) {
 }
 #endif
 
-#if defined(TVL1_X86) && V > 4
+#ifdef TVL1_X86
 /* Out of line: rare. */
 static __attribute__((noinline, cold)) vf FN(norm_slowly)(vf x, vf y, float step) {
     return 1 + step * FN(length)(x, y);
 }
 
-/* The same in float, and where that is not certain. Not what it is below 2^-45.
+/* How far the correction's factor of one half is off on either side: what FN(ratio) may be off by
+ * (relatively, twice this), and much more than what is lost elsewhere. */
+#if V == 16
+#define LENGTH_MARGIN 0x1p-20f
+INLINE vf FN(ratio)(vf a, vf b) { return a / b; }
+#elif V == 8 /* one division less: its inverse, to 1.5 2^-12 */
+#define LENGTH_MARGIN 0x1.ap-13f
+INLINE vf FN(ratio)(vf a, vf b) { return a * (vf)_mm256_rcp_ps((__m256)b); }
+#else
+#define LENGTH_MARGIN 0x1.ap-13f
+INLINE vf FN(ratio)(vf a, vf b) { return a * (vf)_mm_rcp_ps((__m128)b); }
+#endif
+
+#if V == 4
+/* x^2 + y^2 - root^2 of two lanes: only the first sum is rounded, as in FN(length2). */
+INLINE __m128 FN(rest2)(__m128 x, __m128 y, __m128 root) {
+    __m128d a = _mm_cvtps_pd(x), b = _mm_cvtps_pd(y), c = _mm_cvtps_pd(root);
+    __m128d sum = _mm_add_pd(_mm_mul_pd(a, a), _mm_mul_pd(b, b));
+    return _mm_cvtpd_ps(_mm_sub_pd(sum, _mm_mul_pd(c, c)));
+}
+#endif
+
+/* The same in float; `unsure` gathers where that is not certain. Not what it is below 2^-45.
  *
  * The root of a rounded sum of squares, and what the exact sum has more than the root's square: `rest`,
  * to 2^-44 of the sum. The length is then root + rest / (2 root), known to far below half an ulp. Where
- * a correction a millionth larger and one a millionth smaller round to the same float, that is what
+ * a correction a little larger and one a little smaller round to the same float, that is what
  * double arithmetic gives too. Overflow ends in NaN: not certain.
  *
  * With |y| >= |x|, `square - sum` is exact, since one is at most twice the other; the three other terms
- * of the rest are what rounding left of a product or root. */
+ * of the rest are what rounding left of a product or root. Without FMA, the rest is taken in double. */
 INLINE vf FN(length_in_float)(vf ux, vf uy, FN(mask) * unsure) {
+#if V == 4
+    vf root = FN(root)(ux * ux + uy * uy);
+    __m128 x = (__m128)ux, y = (__m128)uy, r = (__m128)root;
+    vf rest = (vf)_mm_movelh_ps(FN(rest2)(x, y, r),
+                                FN(rest2)(_mm_movehl_ps(x, x), _mm_movehl_ps(y, y),
+                                          _mm_movehl_ps(r, r)));
+    vf correction = FN(ratio)(rest, FN(vmax)(root, FN(same)(0x1p-45f)));
+    vf upper = correction * FN(same)(0.5f + LENGTH_MARGIN) + root;
+    vf lower = correction * FN(same)(0.5f - LENGTH_MARGIN) + root;
+#else
     /* in this order NaN in either reaches one of them */
     vf a = FN(magnitude)(ux), b = FN(magnitude)(uy), x = FN(vmin)(a, b), y = FN(vmax)(b, a);
     vf square = y * y, sum = FN(fma)(x, x, square), root = FN(root)(sum);
     vf low = FN(fma)(y, y, -square) + FN(fma)(x, x, square - sum);
     vf rest = FN(fma)(-root, root, sum) + low;
-    vf correction = rest / FN(vmax)(root, FN(same)(0x1p-45f));
-    vf upper = FN(fma)(correction, FN(same)(0.5f + 0x1p-20f), root);
-    vf lower = FN(fma)(correction, FN(same)(0.5f - 0x1p-20f), root);
-    *unsure = FN(differ)(upper, lower);
+    vf correction = FN(ratio)(rest, FN(vmax)(root, FN(same)(0x1p-45f)));
+    vf upper = FN(fma)(correction, FN(same)(0.5f + LENGTH_MARGIN), root);
+    vf lower = FN(fma)(correction, FN(same)(0.5f - LENGTH_MARGIN), root);
+#endif
+    *unsure |= FN(differ)(upper, lower);
     return upper;
 }
 #endif
@@ -1093,10 +1144,14 @@ INLINE void FN(dual_begin)(FN(halfway) * half, const float *state, const float *
         uy = FN(get)(u_below) - u;
         vy = FN(get)(v_below) - v;
     }
-#if defined(TVL1_X86) && V > 4
-    FN(mask) unsure_u, unsure_v;
-    vf length_u = FN(length_in_float)(ux, uy, &unsure_u);
-    vf length_v = FN(length_in_float)(vx, vy, &unsure_v);
+#ifdef TVL1_X86
+    FN(mask) unsure = (FN(mask)){0};
+#if V == 4 /* one in double, which keeps the divider busy, and one in float, which takes more sums */
+    vf length_u = FN(length)(ux, uy);
+#else
+    vf length_u = FN(length_in_float)(ux, uy, &unsure);
+#endif
+    vf length_v = FN(length_in_float)(vx, vy, &unsure);
 #else
     vf length_u = FN(length)(ux, uy), length_v = FN(length)(vx, vy);
 #endif
@@ -1106,8 +1161,8 @@ INLINE void FN(dual_begin)(FN(halfway) * half, const float *state, const float *
     half->p22 = FN(get)(state + P22 * BLOCK) + f->step * vy;
     half->norm_u = 1 + f->step * length_u;
     half->norm_v = 1 + f->step * length_v;
-#if defined(TVL1_X86) && V > 4
-    if (__builtin_expect(FN(any)(unsure_u | unsure_v) | f->careful, 0)) {
+#ifdef TVL1_X86
+    if (__builtin_expect(FN(any)(unsure) | f->careful, 0)) {
         half->norm_u = FN(norm_slowly)(ux, uy, f->step);
         half->norm_v = FN(norm_slowly)(vx, vy, f->step);
     }
@@ -1152,7 +1207,8 @@ INLINE void FN(sweep_row)(const workspace *ws, const grid *g, int y, const facto
     }
 }
 
-/* The same of the exact flavour: the dual's first half one block behind, its second two. */
+/* The same of the exact flavour: the dual's first half one block behind, its second two; part by part,
+ * so that the roots and divisions of one run beside the sums of the others. */
 INLINE void FN(sweep_row_exact)(const workspace *ws, const grid *g, int y, const factors *f,
                                 const vi *inside, vf *error, const int has_above,
                                 const int has_here, const int with_error) {
@@ -1168,17 +1224,17 @@ INLINE void FN(sweep_row_exact)(const workspace *ws, const grid *g, int y, const
         FN(primal_exact)(above + k, here + k, u + k, v + k, changes + k, left, f, error + k / V,
                          has_above, k == 0, 1, with_error);
     for (int b = 1; b <= last; b++) {
-        for (int k = 0; has_above && b > 1 && k < BLOCK; k += V)
-            FN(dual_end)(half + k / V, above + (b - 2) * STATE + k);
-        for (int k = 0; has_above && k < BLOCK; k += V) {
-            int x = (b - 1) * BLOCK + k;
-            FN(dual_begin)(half + k / V, above + (b - 1) * STATE + k, u_above + x, v_above + x,
-                           u + x, v + x, f, has_here, NULL);
-        }
-        for (int k = 0; has_here && k < BLOCK; k += V) {
-            int x = b * BLOCK + k, at = b * STATE + k;
-            FN(primal_exact)(above + at, here + at, u + x, v + x, changes + x, left, f,
-                             error + k / V, has_above, k == 0, 0, with_error);
+        float *behind = above + (b - 1) * STATE;
+#pragma GCC unroll 4
+        for (int k = 0; k < BLOCK; k += V) {
+            int x = b * BLOCK + k, at = b * STATE + k, xb = x - BLOCK;
+            if (has_above && b > 1) FN(dual_end)(half + k / V, behind - STATE + k);
+            if (has_above)
+                FN(dual_begin)(half + k / V, behind + k, u_above + xb, v_above + xb, u + xb, v + xb,
+                               f, has_here, NULL);
+            if (has_here)
+                FN(primal_exact)(above + at, here + at, u + x, v + x, changes + x, left, f,
+                                 error + k / V, has_above, k == 0, 0, with_error);
         }
     }
     for (int k = 0; has_above && last > 0 && k < BLOCK; k += V)
@@ -1391,6 +1447,7 @@ static int32_t FN(solve)(workspace *ws, const void *previous, const void *follow
 }
 
 #undef SORT2
+#undef LENGTH_MARGIN
 #undef SHUFFLE
 #undef V
 #undef PARTS

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,16 @@ from flowsight.config import Params
 from flowsight.errors import InputError
 from flowsight.registry import locks
 from flowsight.registry.candidate import Candidate, stage_tag
+from flowsight.serving import systems
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _FOR_PEOPLE = (".png", ".csv", ".json")
+_METRICS = ("top1", "clip_top1", "top5", "mean_class", "log_loss")
+"""Columns of `per_split.csv` that are kept, where a system has them."""
+_TAGGED = ("top1", "top5", "mean_class")
+"""Those that a version is marked with, and that the gate looks at."""
 GATES = ("manifest", "clips", "splits")
 SERVING_NEEDS = (
     "mlflow",
@@ -61,7 +66,7 @@ def candidate(
     """
     import pandas as pd
 
-    split, fusion = bundle["split"], bundle["fusion"]["name"]
+    split, chosen = bundle["split"], systems.find(system).selection(bundle)
     results = root / "results" / system
     per_split = pd.read_csv(results / "per_split.csv", dtype={"split_id": str})
     joined = pd.read_parquet(results / "predictions.parquet")
@@ -71,13 +76,13 @@ def candidate(
         tags={
             **_origin(system, params, bundle, root, commit),
             **_quality(root, params, results),
-            **_numbers(per_split, fusion, split),
+            **_numbers(per_split, chosen, split),
             "size_bytes": str(sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())),
         },
         params={name: value for name, value in asdict(params).items() if name != "instances"},
-        metrics=_metrics(results / "metrics.json", per_split),
+        metrics=_metrics(results / "metrics.json", per_split, list(chosen)),
         clips=_clips(root, params, split),
-        scores=_scores(joined, fusion, split),
+        scores=_scores(joined, chosen, split),
         evaluation=_evaluation(results),
     )
 
@@ -102,8 +107,7 @@ def _origin(
         "recipe": params.recipe,
         "seed": str(params.seed),
         "split": split,
-        "fusion": bundle["fusion"]["name"],
-        "fusion_weight": f"{bundle['fusion']['value']:g}",
+        **systems.find(system).tags(bundle),
         "dvc.manifest": known[f"data/manifests/{data}"],
         "dvc.splits": known[f"data/splits/{data}"],
         "stage": f"evaluate@{system}",
@@ -152,25 +156,36 @@ def _quality(root: Path, params: Params, results: Path) -> dict[str, str]:
     }
 
 
-def _numbers(per_split: pd.DataFrame, fusion: str, split: str) -> dict[str, str]:
-    """The served fusion's numbers, on the split that it is served for and on the others."""
-    own = per_split[(per_split["fusion"] == fusion) & (per_split["stream"] == "fused")]
+def _selected(table: pd.DataFrame, chosen: Mapping[str, str]) -> pd.DataFrame:
+    """The rows of what is served: each column has the chosen value."""
+    for column, value in chosen.items():
+        table = table[table[column] == value]
+    return table
+
+
+def _numbers(per_split: pd.DataFrame, chosen: Mapping[str, str], split: str) -> dict[str, str]:
+    """Numbers of what is served, on the split that it is served for and on the others."""
     tags = {}
-    for _, row in own.iterrows():
-        for metric in ("top1", "top5", "mean_class"):
+    for _, row in _selected(per_split, chosen).iterrows():
+        for metric in _TAGGED:
             tags[f"{metric}.split_{row['split_id']}"] = f"{row[metric]:.6f}"
             if row["split_id"] == split:
                 tags[metric] = f"{row[metric]:.6f}"
     if "top1" not in tags:
-        raise InputError(f"expected fusion {fusion} of split {split} in per_split.csv, found none")
+        raise InputError(f"expected {_named(chosen)} of split {split} in per_split.csv, found none")
     return tags
 
 
-def _metrics(path: Path, per_split: pd.DataFrame) -> dict[str, float]:
+def _named(chosen: Mapping[str, str]) -> str:
+    return ", ".join(f"{column} {value}" for column, value in chosen.items())
+
+
+def _metrics(path: Path, per_split: pd.DataFrame, columns: Sequence[str]) -> dict[str, float]:
+    """Means over splits as evaluation names them, and each split's own numbers beside them."""
     metrics = {name: float(value) for name, value in json.loads(path.read_text()).items()}
     for _, row in per_split.iterrows():
-        key = f"{row['fusion']}/{row['stream']}"
-        for metric in ("top1", "top5", "mean_class", "log_loss"):
+        key = "/".join(str(row[column]) for column in columns)
+        for metric in (name for name in _METRICS if name in per_split):
             metrics[f"{key}/{metric}/split_{row['split_id']}"] = float(row[metric])
     bad = [name for name, value in metrics.items() if not math.isfinite(value)]
     if bad:
@@ -191,17 +206,13 @@ def _clips(root: Path, params: Params, split: str) -> pd.DataFrame:
     return subsets.merge(listed[columns], on="clip_id", how="left", validate="one_to_one")
 
 
-def _scores(joined: pd.DataFrame, fusion: str, split: str) -> pd.DataFrame:
-    own = joined[
-        (joined["fusion"] == fusion)
-        & (joined["split_id"].astype(str) == split)
-        & (joined["stream"] == "fused")
-        & (joined["subset"] == "test")
-    ]
+def _scores(joined: pd.DataFrame, chosen: Mapping[str, str], split: str) -> pd.DataFrame:
+    own = _selected(joined, chosen)
+    own = own[(own["split_id"].astype(str) == split) & (own["subset"] == "test")]
     if own.empty:
         raise InputError(
-            f"expected test predictions of fusion {fusion}, split {split} in predictions.parquet, "
-            "found none"
+            f"expected test predictions of {_named(chosen)}, split {split} in "
+            "predictions.parquet, found none"
         )
     columns = [c for c in own.columns if c.startswith("prob_")]
     return own[["clip_id", "label", "predicted", *columns]].reset_index(drop=True)

@@ -14,6 +14,7 @@ from flowsight.config import Params
 from flowsight.errors import InputError
 from flowsight.registry import candidate, describing, state, store
 from flowsight.registry.candidate import Registered, Served
+from flowsight.serving import systems
 
 
 def register(system: str, *, split_id: str | None = None, root: Path = Path()) -> Registered:
@@ -30,6 +31,7 @@ def register(system: str, *, split_id: str | None = None, root: Path = Path()) -
     """
     params = config.load(root / "params.yaml")
     _check_system(system, params)
+    systems.find(system)
     commit = state.check(root, f"evaluate@{system}", _reads(system, params))
     registry = store.connect()
     with tempfile.TemporaryDirectory(prefix="flowsight-register-") as name:
@@ -40,7 +42,7 @@ def register(system: str, *, split_id: str | None = None, root: Path = Path()) -
             system, folder / "bundle", root=root, split_id=split_id, check_lock=True
         )
         made = describing.candidate(system, params, description, root, commit, folder / "bundle")
-        return candidate.publish(registry, made, lambda: _served(root, folder, commit))
+        return candidate.publish(registry, made, lambda: _served(system, root, folder, commit))
 
 
 def register_revision(system: str, revision: str, *, split_id: str | None = None) -> Registered:
@@ -91,11 +93,11 @@ def _reads(system: str, params: Params) -> list[str]:
     ]
 
 
-def _served(root: Path, folder: Path, commit: str) -> Served:
+def _served(system: str, root: Path, folder: Path, commit: str) -> Served:
     with store.quiet():
         from flowsight.serving import pyfunc_model
 
-    kind, example = pyfunc_model.signature()
+    kind, example = pyfunc_model.signature(system)
     return Served(
         code=Path(pyfunc_model.__file__),
         artifacts={"bundle": folder / "bundle"},

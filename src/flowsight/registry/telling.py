@@ -33,7 +33,7 @@ def _of_model(found: Mapping[str, Any]) -> list[str]:
         lines.append("  stages that led there (dvc.lock of the commit)")
     for one in found["stages"]:
         runs = f"  runs {', '.join(one['runs'])}" if one["runs"] else ""
-        lines.append(f"    {one['stage']:<38}{_first(one['outs'])}{runs}")
+        lines.append(f"    {one['stage']:<38} {_first(one['outs'])}{runs}")
     lines.append(f"  {len(found['params'])} parameters (--json shows them)")
     return lines
 

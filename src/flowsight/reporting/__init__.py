@@ -13,12 +13,13 @@ from typing import Any
 
 from flowsight.config import Params
 from flowsight.files import atomic_dir
-from flowsight.reporting import background, data, formats, residual3d, two_stream
+from flowsight.reporting import background, data, formats, residual3d, saliency, two_stream
 
 _SYSTEMS = (
     (two_stream.SYSTEM, two_stream.content, "two_stream.html.j2"),
     (residual3d.SYSTEM, residual3d.content, "residual3d.html.j2"),
     (background.SYSTEM, background.content, "background.html.j2"),
+    (saliency.SYSTEM, saliency.content, "saliency.html.j2"),
 )
 
 

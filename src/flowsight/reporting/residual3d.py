@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from flowsight.config import Params
+from flowsight.evaluation import localization
 from flowsight.evaluation.predictions import read_classes, read_table, records
 from flowsight.evaluation.residual3d import SYSTEM
 from flowsight.reporting import formats
@@ -43,6 +44,7 @@ def content(results: Path, history: Path, manifest: Path, params: Params) -> dic
         "chart": _picture(results / "accuracy.png"),
         "paper": _paper(results),
         "localization": [m for name in names if (m := _measures(name, metrics)) is not None],
+        "masks": localization.masks_of(results),
         "regions": regions,
         "overlays": regions,
         "curves": _curves(history, params, names),

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from flowsight.config import Params
 from flowsight.evaluation import shown_maps, system_fusions
-from flowsight.evaluation.localization import Shown
+from flowsight.evaluation.localization import Shown, masks_of
 from flowsight.evaluation.predictions import read_classes, read_table, records
 from flowsight.evaluation.scoring import STREAMS
 from flowsight.metrics import classification
@@ -177,7 +177,7 @@ def _localization(results: Path, metrics: Mapping[str, float], params: Params) -
     grouped = table.groupby(["row", "subset"], as_index=False, sort=False)[columns]
     means = grouped.mean() if len(table) else table
     rows = [row | {"source": _source(row, scored, params)} for row in records(means)]
-    return {"maps": maps, "rows": rows}
+    return {"maps": maps, "rows": rows, "masks": masks_of(results)}
 
 
 def _source(scores: dict[str, Any], shown: Mapping[str, Shown], params: Params) -> str:

@@ -18,8 +18,8 @@ import numpy as np
 from flowsight.attention import pictures
 from flowsight.datasets.sampling import even_positions
 from flowsight.errors import FlowsightError, InputError, as_flowsight_error
-from flowsight.serving import prediction, result, sources
-from flowsight.serving.bundle import STREAMS, Bundle
+from flowsight.serving import prediction, sources
+from flowsight.serving.bundle import Bundle
 from flowsight.serving.result import Prediction
 from flowsight.serving.settings import Settings
 from flowsight.video import pack
@@ -45,20 +45,23 @@ def answer(bundle: Bundle, rows: Sequence[Row], settings: Settings) -> list[Answ
         settings: what is allowed.
 
     Returns:
-        One for each row: video, label, score, classes and scores (the best `top`), probabilities
-        (stream -> class -> share), num_frames, duration_sec, seconds, attention, error. Where
-        error is not null it says in one line what was wrong, and the rest is null.
+        One for each row: video, num_frames, duration_sec, seconds, attention, error, and what the
+        system says (`OUTPUTS`): label, score, classes and scores (the best `top`), probabilities
+        (of each stream, or of the network: class -> share). Where error is not null it says in one
+        line what was wrong, and the rest is null.
     """
     if len(rows) > settings.max_videos:
         text = f"expected at most {settings.max_videos} videos in a request, got {len(rows)}"
-        return [_failed(row, text) for row in rows]
+        return [_failed(bundle, row, text) for row in rows]
     with ExitStack() as stack:
         found = [_prepared(row, settings, stack) for row in rows]
         good = [item for item in found if not isinstance(item, str)]
         with _one_at_a_time:
             results = iter(list(_results(bundle, good, settings)))
         return [
-            _failed(row, item) if isinstance(item, str) else _told(row, item, next(results))
+            _failed(bundle, row, item)
+            if isinstance(item, str)
+            else _told(bundle, row, item, next(results))
             for row, item in zip(rows, found, strict=True)
         ]
 
@@ -144,20 +147,17 @@ def _name(row: Row) -> str | None:
     return video if isinstance(video, str) else None
 
 
-def _failed(row: Row, error: str) -> Answer:
-    names = ("label", "score", "classes", "scores", "probabilities", "num_frames", "duration_sec")
-    empty = dict.fromkeys((*names, "seconds", "attention"))
-    return {"video": _name(row), **empty, "error": error}
+def _failed(bundle: Bundle, row: Row, error: str) -> Answer:
+    names = (*bundle.system.OUTPUTS, "num_frames", "duration_sec", "seconds", "attention")
+    return {"video": _name(row), **dict.fromkeys(names), "error": error}
 
 
-def _told(row: Row, wanted: _Wanted, found: Prediction | str) -> Answer:
+def _told(bundle: Bundle, row: Row, wanted: _Wanted, found: Prediction | str) -> Answer:
     if isinstance(found, str):
-        return _failed(row, found)
-    record = result.as_record(found, wanted.top)
+        return _failed(bundle, row, found)
     return {
-        **record,
+        **found.record(wanted.top),
         "video": _name(row),
-        "score": record["scores"][0],
         "attention": shown_attention(found) if wanted.attention else None,
         "error": None,
     }
@@ -167,18 +167,19 @@ def shown_attention(found: Prediction) -> dict[str, Any]:
     """Attention of a few frames, small enough for an answer.
 
     Returns:
-        frames (indices), and for each stream maps (nested lists, frame x row x column, 0..255) and
-        picture (base64 of a PNG: the frames side by side with the map over each).
+        frames (indices), and for each stream (or the network) maps (nested lists, frame x row x
+        column, 0..255) and picture (base64 of a PNG: the frames side by side with the map over
+        each).
     """
     assert found.attention is not None and found.clip is not None
     count = min(SHOWN_FRAMES, found.num_frames)
     chosen = even_positions(found.num_frames, count).tolist()
     frames = pack.read_frames(found.clip.frames, chosen)  # type: ignore[arg-type]
     answer: dict[str, Any] = {"frames": chosen}
-    for stream in STREAMS:
-        maps = found.attention[stream][chosen]
+    for name, every in found.attention.items():
+        maps = every[chosen]
         laid = [_small(pictures.overlay(f, m)) for f, m in zip(frames, maps, strict=True)]
-        answer[stream] = {"maps": maps.tolist(), "picture": _png(np.concatenate(laid, axis=1))}
+        answer[name] = {"maps": maps.tolist(), "picture": _png(np.concatenate(laid, axis=1))}
     return answer
 
 

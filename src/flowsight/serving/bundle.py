@@ -2,15 +2,13 @@
 
 The folder holds all that a prediction needs beside the package's code, so it can be registered,
 copied and served without the repository. The same checkpoints and parameters give the same bytes.
-
-A served `two_stream` model is six networks: phase 1, attention and phase 2 of each stream.
+Which networks there are and how they are put together is each system's own (`serving.systems`).
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,9 @@ from flowsight import config, files, schema
 from flowsight.config import FlowParams, FramesParams, Params
 from flowsight.errors import InputError
 from flowsight.rows import RowParams
-from flowsight.serving import choosing, origin, restoring
-from flowsight.serving.choosing import STREAMS, SYSTEM
-from flowsight.serving.restoring import MODEL, ServedStream
+from flowsight.serving import origin, systems
+from flowsight.serving.restoring import MODEL
+from flowsight.serving.systems import Shelf, Source, System
 
 FORMAT = 1
 
@@ -37,10 +35,13 @@ class Bundle:
     """CPU threads of torch that the pipeline predicts with; others may change the last bits."""
     frames: FramesParams
     flow: FlowParams
-    weight: float
-    """Of the spatial stream's probabilities in the fusion."""
-    streams: dict[str, ServedStream]
-    """`spatial` and `temporal`."""
+    served: Any
+    """The networks, as the system's own module has them."""
+
+    @property
+    def system(self) -> System:
+        """The module that knows what to do with the networks."""
+        return systems.find(self.description["system"])
 
 
 def write_bundle(
@@ -54,7 +55,7 @@ def write_bundle(
     """Gather a trained system of the working tree into a folder.
 
     Args:
-        system: `two_stream`.
+        system: one of `systems.names()`.
         out: folder to make or replace.
         root: of the repository.
         split_id: whose checkpoints; None: the first of `splits.ids`.
@@ -62,16 +63,13 @@ def write_bundle(
 
     Returns:
         What `model.json` says: format, system, dataset, recipe, split, classes, threads, frames,
-        flow, attention, fusion (name, method, value, source), streams (stream -> its phase-2
-        row), rows and files (row or `attention-<row>` -> file, path, md5, sha256, stage_md5).
+        flow, rows, files (network's name -> file, path, md5, sha256, stage_md5), and the system's
+        own. Of two_stream: attention, fusion (name, method, value, source) and streams (stream ->
+        its phase-2 row); of residual3d: row.
 
     Raises:
         InputError: another system, no such split, a missing or stale checkpoint or result.
     """
-    if system != SYSTEM:
-        raise InputError(
-            f"expected the system {SYSTEM}, the only one that can be served, got {system!r}"
-        )
     root, out = Path(root), Path(out)
     params = config.load(root / "params.yaml")
     description, checkpoints = _describe(system, params, root, split_id, check_lock)
@@ -88,11 +86,11 @@ def _describe(
     system: str, params: Params, root: Path, split_id: str | None, check_lock: bool
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What `model.json` says, and the folder of each checkpoint."""
-    split = choosing.chosen_split(params, split_id)
-    name, fusion = choosing.served_fusion(params, system)
-    checkpoints = choosing.checkpoints(params, fusion, split)
+    own = systems.find(system)
+    split = _chosen_split(params, split_id)
     lock = origin.locked_outs(root / "dvc.lock")
-    weight = choosing.weight(root, system, name, split, params, lock if check_lock else None)
+    source = Source(root, lock if check_lock else None)
+    described = own.describe(params, split, source)
     description = {
         "format": FORMAT,
         "system": system,
@@ -103,16 +101,23 @@ def _describe(
         "threads": params.threads,
         "frames": asdict(params.frames),
         "flow": asdict(params.flow),
-        "attention": {"hidden_channels": params.attention.hidden_channels},
-        "fusion": {"name": name, "method": fusion.method, **asdict(weight)},
-        "streams": {stream: getattr(fusion, stream) for stream in STREAMS},
-        "rows": {row: asdict(params.row(row)) for row in choosing.rows_of(fusion, params)},
+        **described.own,
+        "rows": {row: asdict(params.row(row)) for row in described.rows},
         "files": {
-            row: {"file": f"{row}.pt", **origin.describe(root, folder, lock, check=check_lock)}
-            for row, folder in checkpoints.items()
+            name: {"file": f"{name}.pt", **origin.describe(root, folder, lock, check=check_lock)}
+            for name, folder in described.checkpoints.items()
         },
     }
-    return description, checkpoints
+    return description, dict(described.checkpoints)
+
+
+def _chosen_split(params: Params, split_id: str | None) -> str:
+    if split_id is None:
+        return params.splits.ids[0]
+    if split_id not in params.splits.ids:
+        known = ", ".join(params.splits.ids)
+        raise InputError(f"expected a split of splits.ids ({known}), got {split_id!r}")
+    return split_id
 
 
 def load_bundle(folder: Path | str, *, device: str | None = None) -> Bundle:
@@ -123,8 +128,8 @@ def load_bundle(folder: Path | str, *, device: str | None = None) -> Bundle:
         device: where to compute; None: a GPU if there is one.
 
     Raises:
-        InputError: not a bundle, one of another format, a file that is missing or was changed,
-            or weights of other networks.
+        InputError: not a bundle, one of another format or of an unknown system, a file that is
+            missing or was changed, or weights of other networks.
     """
     import torch
 
@@ -136,19 +141,14 @@ def load_bundle(folder: Path | str, *, device: str | None = None) -> Bundle:
             name: schema.read(RowParams, values, f"rows.{name}")
             for name, values in description["rows"].items()
         }
+        shelf = Shelf(folder, description, rows, where)
         return Bundle(
             description=description,
             classes=tuple(description["classes"]),
             threads=int(description["threads"]),
             frames=schema.read(FramesParams, description["frames"], "frames"),
             flow=schema.read(FlowParams, description["flow"], "flow"),
-            weight=_share(description["fusion"]["value"]),
-            streams={
-                stream: restoring.stream(
-                    folder, description, rows, description["streams"][stream], where
-                )
-                for stream in STREAMS
-            },
+            served=systems.find(description["system"]).restore(shelf),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
@@ -172,13 +172,3 @@ def _read(folder: Path) -> dict[str, Any]:
             "use the flowsight version that wrote it"
         )
     return description
-
-
-def _rows_of_streams(description: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(stream, description["streams"][stream]) for stream in STREAMS]
-
-
-def _share(value: float) -> float:
-    if not 0 <= value <= 1:
-        raise ValueError(f"fusion weight {value}")
-    return float(value)

@@ -44,9 +44,20 @@ _AT_ONCE = 8
 """Pairs that wait for a thread together."""
 
 Pair = tuple[int, np.ndarray, np.ndarray]
-Fields = Callable[[int], Collection[int]]
+Fields = Callable[[int, float], Collection[int]]
+"""Number of frames, frames per second -> the flow fields that will be read."""
 Update = Callable[[int, int], None]
-"""Called with the flow fields done, and how many there will be (0: unknown)."""
+"""Called with the flow fields (or frames) done, and how many there will be (0: unknown)."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What of a video will be read."""
+
+    flow: bool
+    """Or only its frames."""
+    fields: Fields | None = None
+    """Which flow fields; None: all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +71,7 @@ class Limits:
 
 
 NO_LIMITS = Limits()
+EVERYTHING = Needs(flow=True)
 
 
 class MemoryPack(io.BytesIO):
@@ -75,12 +87,13 @@ class ClipInMemory:
 
     frames: MemoryPack
     flow: MemoryPack
+    """Empty where none is needed."""
     num_frames: int
     timestamps_sec: list[float]
     fps: float
     """By the header."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Time spent on `decode`, `jpeg` and `flow`."""
+    """Time spent on `decode`, `jpeg` and, if any, `flow`."""
 
     @property
     def duration_sec(self) -> float:
@@ -93,7 +106,7 @@ def load(
     *,
     frames: FramesParams,
     flow: FlowParams,
-    fields: Fields | None = None,
+    needs: Needs = EVERYTHING,
     limits: Limits = NO_LIMITS,
     update: Update = lambda done, total: None,
 ) -> ClipInMemory:
@@ -103,30 +116,29 @@ def load(
         video: any format OpenCV reads.
         frames: size and JPEG quality.
         flow: method, numbers, bound and JPEG quality.
-        fields: number of frames -> the flow fields that will be read; None: all. Where they are
-            few, the video is decoded twice and the others are left out: flow costs far more.
+        needs: without flow, none is computed. Where few fields are needed, the video is decoded
+            twice and the others are left out: flow costs far more.
         limits: what is refused.
         update: progress.
 
     Raises:
-        UnreadableVideo: see `decode_timed`; fewer than two frames, or a limit is passed.
+        UnreadableVideo: see `decode_timed`; fewer than two frames for flow, or a limit is passed.
     """
     header = _checked_header(video, frames, limits)
     work = _Work(video, frames, flow, limits, header, update)
+    if not needs.flow:
+        work.keep_frames()
+        return work.clip()
     start = time.perf_counter()
     # the header only decides which way is quicker: what is needed follows from what decodes
-    if fields is not None and _are_few(fields, header.promised):
+    if needs.fields is not None and _are_few(needs.fields, header):
         for _ in work.grey_frames():
             pass
-        work.solve_some(fields(len(work.timestamps_sec)))
+        work.solve_some(needs.fields(len(work.timestamps_sec), header.fps))
     else:
         work.solve_all()
     work.seconds["flow"] = time.perf_counter() - start - sum(work.seconds.values())
     return work.clip()
-
-
-def _are_few(fields: Fields, promised: int) -> bool:
-    return promised > 1 and len(fields(promised)) < _FEW * (promised - 1)
 
 
 @dataclass(frozen=True)
@@ -136,6 +148,11 @@ class _Header:
     """Frames, 0 if it does not say."""
     threads: int
     """Pairs of frames solved at once."""
+
+
+def _are_few(fields: Fields, header: _Header) -> bool:
+    count = header.promised
+    return count > 1 and len(fields(count, header.fps)) < _FEW * (count - 1)
 
 
 class _Work:
@@ -157,8 +174,19 @@ class _Work:
         self._size = [0, 0]
         self._frames, self._flow = _Writer(), _Writer()
 
+    def keep_frames(self) -> None:
+        """Decode and store, no more."""
+        for done, _ in enumerate(self._stored(), start=1):
+            self.update(done, self.header.promised)
+
     def grey_frames(self) -> Iterator[np.ndarray]:
         """Decode; store each frame; yield it in grey."""
+        for frame in self._stored():
+            yield cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        if len(self.timestamps_sec) < 2:
+            raise UnreadableVideo("fewer than 2 frames", self.video)
+
+    def _stored(self) -> Iterator[np.ndarray]:
         for time_sec, frame in self._decoded():
             if self.limits.max_sec is not None and time_sec > self.limits.max_sec:
                 raise UnreadableVideo(f"more than {self.limits.max_sec:g} s of video", self.video)
@@ -167,9 +195,7 @@ class _Work:
                 self._frames.add(name, pack.encode_jpeg(frame, self.frames.quality))
             self.timestamps_sec.append(time_sec)
             self._size = [frame.shape[1], frame.shape[0]]
-            yield cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-        if len(self.timestamps_sec) < 2:
-            raise UnreadableVideo("fewer than 2 frames", self.video)
+            yield frame
 
     def solve_all(self) -> None:
         """Every field, while the frames are decoded."""

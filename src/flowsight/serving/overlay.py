@@ -1,4 +1,4 @@
-"""A film of a prediction: the frames with the attention of both streams and the best class."""
+"""A film of a prediction: the frames with the attention of each network and the best class."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 
 from flowsight import progress
 from flowsight.attention import pictures
-from flowsight.serving.bundle import STREAMS
 from flowsight.serving.result import Prediction
 from flowsight.video import pack
 from flowsight.video.film import write_film
@@ -22,7 +21,7 @@ _TITLE_PX, _GAP_PX = 28, 4
 
 
 def write_overlay(found: Prediction, path: Path) -> None:
-    """Write the film: spatial attention on the left, temporal on the right.
+    """Write the film: the maps side by side; of two streams the spatial one's on the left.
 
     Args:
         found: predicted with `attention=True`.
@@ -41,15 +40,19 @@ def write_overlay(found: Prediction, path: Path) -> None:
 
 def _pictures(found: Prediction) -> Iterator[np.ndarray]:
     assert found.attention is not None and found.clip is not None
-    label, score = found.top(1)[0]
+    panels = found.panels()
     for index in range(found.num_frames):
         frame = _scaled(pack.read_frames(found.clip.frames, [index])[0])  # type: ignore[arg-type]
         sides = [
-            _titled(pictures.overlay(frame, found.attention[stream][index]), text)
-            for stream, text in zip(STREAMS, (f"{label} {score:.0%}", "motion"), strict=True)
+            _titled(pictures.overlay(frame, found.attention[name][index]), title)
+            for name, title in panels
         ]
-        gap = np.full((sides[0].shape[0], _GAP_PX, 3), 255, np.uint8)
-        yield np.hstack([sides[0], gap, sides[1]])
+        yield np.hstack(_with_gaps(sides))
+
+
+def _with_gaps(sides: list[np.ndarray]) -> list[np.ndarray]:
+    gap = np.full((sides[0].shape[0], _GAP_PX, 3), 255, np.uint8)
+    return [sides[0], *(part for side in sides[1:] for part in (gap, side))]
 
 
 def _scaled(frame: np.ndarray) -> np.ndarray:

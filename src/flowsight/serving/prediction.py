@@ -1,43 +1,26 @@
-"""From a video file to class scores: the pipeline's own path, in memory.
+"""From a video file to what a system says of it: the pipeline's own path, in memory.
 
-Frames and flow pass through the packs' size, JPEG and quantisation; the phase-1 networks, fed with
-the constant map, give features; the attention networks make maps of them without a class; each
-phase-2 network sees the other stream's maps; the probabilities are fused.
+Frames and flow pass through the packs' size, JPEG and quantisation; the rest is the system's own
+(`serving.systems`).
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
-from flowsight import inference, seeding
-from flowsight.attention import extraction
-from flowsight.attention.extraction import Stream
-from flowsight.datasets.clips import full_frames
+from flowsight import seeding
 from flowsight.errors import FlowsightError, as_flowsight_error
-from flowsight.metrics import classification
-from flowsight.metrics.fusion import fuse
-from flowsight.rows import RowParams
-from flowsight.serving import memory, views
-from flowsight.serving.bundle import STREAMS, Bundle, ServedStream
+from flowsight.serving import memory
+from flowsight.serving.bundle import Bundle
 from flowsight.serving.memory import NO_LIMITS, ClipInMemory, Limits
-from flowsight.serving.result import Bytes, Prediction
+from flowsight.serving.result import Prediction, Update
 
 Result = TypeVar("Result")
-
-FRAMES_AT_ONCE = 32
-"""Whole frames that go through a phase-1 network at once, as in the attention stage."""
-
-Update = Callable[[str, int, int], None]
-"""Called with what is being done, and how many frames of how many (0: unknown)."""
 
 
 def _silent(part: str, done: int, total: int) -> None:
@@ -60,7 +43,7 @@ def predict_video(
     Args:
         bundle: a loaded system.
         video: any format OpenCV reads.
-        num_views: frames or stacks, evenly drawn; None: as the pipeline tests.
+        num_views: frames, stacks or clips, evenly drawn; None: as the pipeline tests.
         num_crops: 10 or 1; None: as the pipeline tests.
         threads: CPU threads of torch; None: the pipeline's, so that scores are equal to its.
         attention: also the attention maps of every frame, and the frames.
@@ -69,21 +52,24 @@ def predict_video(
 
     Raises:
         UnreadableVideo: not a video, or beyond the limits.
-        InputError: views that are not possible, or scores that are not finite.
+        InputError: views that are not possible, maps that the system does not have, or scores
+            that are not finite.
         ResourceError: the GPU's memory does not hold the work.
     """
-    rows = views.rows(bundle, num_views, num_crops)
-    clip = _load(bundle, Path(video), limits, None if attention else rows, update)
+    bundle = _with_views(bundle, num_views, num_crops)
+    clip = _load(bundle, Path(video), attention, limits, update)
     return predict_clip(
-        bundle,
-        clip,
-        video=str(video),
-        num_views=num_views,
-        num_crops=num_crops,
-        threads=threads,
-        attention=attention,
-        update=update,
+        bundle, clip, video=str(video), threads=threads, attention=attention, update=update
     )
+
+
+def check_attention(bundle: Bundle) -> None:
+    """Refuse to ask for maps that there are none of, before any video is read.
+
+    Raises:
+        InputError: the system's networks have none.
+    """
+    bundle.system.needs(bundle, attention=True)
 
 
 def predict_videos(
@@ -107,11 +93,11 @@ def predict_videos(
         A prediction, or what was wrong with that video; the others go on.
     """
     wanted = [attention] * len(videos) if isinstance(attention, bool) else list(attention)
-    rows = views.rows(bundle, options.get("num_views"), options.get("num_crops"))
+    bundle = _with_views(bundle, options.pop("num_views", None), options.pop("num_crops", None))
 
     def read(index: int) -> ClipInMemory | FlowsightError:
-        views = None if wanted[index] else rows
-        return _caught(lambda: _load(bundle, Path(videos[index]), limits, views, _silent))
+        video = Path(videos[index])
+        return _caught(lambda: _load(bundle, video, wanted[index], limits, _silent))
 
     with ThreadPoolExecutor(max_workers=1) as reader:
         waiting = [reader.submit(read, 0)] if videos else []
@@ -137,21 +123,24 @@ def _caught(work: Callable[[], Result]) -> Result | FlowsightError:
         return known
 
 
+def _with_views(bundle: Bundle, num_views: int | None, num_crops: int | None) -> Bundle:
+    served = bundle.system.with_views(bundle.served, num_views, num_crops)
+    return dataclasses.replace(bundle, served=served)
+
+
 def _load(
-    bundle: Bundle,
-    video: Path,
-    limits: Limits,
-    rows: Mapping[str, RowParams] | None,
-    update: Update,
+    bundle: Bundle, video: Path, attention: bool, limits: Limits, update: Update
 ) -> ClipInMemory:
-    """A video in memory, with the flow that these rows' views need; None: with all of it."""
+    """A video in memory, with what the system needs of it."""
+    needs = bundle.system.needs(bundle, attention=attention)
+    part = "flow" if needs.flow else "frames"
     return memory.load(
         video,
         frames=bundle.frames,
         flow=bundle.flow,
-        fields=None if rows is None else partial(views.needed_fields, bundle, rows),
+        needs=needs,
         limits=limits,
-        update=lambda done, total: update("flow", done, total),
+        update=lambda done, total: update(part, done, total),
     )
 
 
@@ -170,80 +159,22 @@ def predict_clip(
 
     Args:
         bundle: a loaded system.
-        loaded: the video's frames and all its flow.
+        loaded: the video's frames and all the flow that the system needs.
         video: its name, for the prediction.
         num_views, num_crops, threads, attention, update: as for `predict_video`.
 
     Raises:
         InputError, ResourceError: as `predict_video`.
     """
-    rows = views.rows(bundle, num_views, num_crops)
+    bundle = _with_views(bundle, num_views, num_crops)
     seconds = dict(loaded.seconds)
     with seeding.reproducible(threads or bundle.threads):
-        with _timed(seconds, "attention"):
-            maps = _attention(bundle, loaded, None if attention else rows, update)
-        with _timed(seconds, "scores"):
-            logits = _logits(bundle, loaded, rows, maps)
-    probs = {name: classification.softmax(values) for name, values in logits.items()}
-    probs["fused"] = fuse(probs["spatial"], probs["temporal"], bundle.weight)
-    return Prediction(
+        found = bundle.system.predict(
+            bundle, loaded, attention=attention, seconds=seconds, update=update
+        )
+    return dataclasses.replace(
+        found,
         video=video,
-        classes=bundle.classes,
-        probs=probs,
-        logits=logits,
-        num_frames=loaded.num_frames,
-        duration_sec=loaded.duration_sec,
         seconds={**seconds, "total": sum(seconds.values())},
-        attention=maps if attention else None,
         clip=loaded if attention else None,
     )
-
-
-def _attention(
-    bundle: Bundle, loaded: ClipInMemory, rows: Mapping[str, RowParams] | None, update: Update
-) -> dict[str, Bytes]:
-    """Maps of both streams: of the frames that these rows' views look at; None: of all."""
-
-    def wanted(stream: str) -> Sequence[int]:
-        if rows is None:
-            return range(loaded.num_frames)
-        return views.positions(loaded.num_frames, rows[views.other(stream)])
-
-    return {name: _maps(bundle.streams[name], loaded, wanted(name), update) for name in STREAMS}
-
-
-def _logits(
-    bundle: Bundle, loaded: ClipInMemory, rows: Mapping[str, RowParams], maps: Mapping[str, Bytes]
-) -> dict[str, npt.NDArray[np.float32]]:
-    """(K,) of each stream, which sees the other one's maps."""
-    found = {}
-    for name in STREAMS:
-        clip = views.clip(loaded, rows[name], maps[views.other(name)])
-        found[name] = inference.clip_logits(bundle.streams[name].phase2, clip, rows[name]).numpy()
-    return found
-
-
-def _maps(
-    served: ServedStream, loaded: ClipInMemory, indices: Sequence[int], update: Update
-) -> Bytes:
-    """(T, h, w) maps of a stream; zero where not asked for."""
-    row, clip = served.phase1_row, views.clip(loaded, served.row)
-    stream = Stream(served.phase1, row.network.target_layers, row.input, row.network.map_channel)
-    parts: list[Bytes] = []
-    for start in range(0, len(indices), FRAMES_AT_ONCE):
-        piece = list(indices[start : start + FRAMES_AT_ONCE])
-        x = full_frames(clip, row.input, piece, map_channel=row.network.map_channel)
-        found = extraction.predict(stream, served.attention, x.to(stream.device))
-        parts.append(extraction.quantise(found))
-        update(f"{row.input.modality} attention", start + len(piece), len(indices))
-    maps = np.concatenate(parts)
-    every = np.zeros((clip.num_frames, *maps.shape[1:]), np.uint8)
-    every[np.asarray(indices)] = maps
-    return every
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[name] = time.perf_counter() - start

@@ -16,10 +16,18 @@ from mlflow.types.schema import AnyType, Array
 
 ARTIFACT = "bundle"
 """Name of the artifact that holds the bundle."""
+_TYPES: dict[str, Any] = {
+    "string": DataType.string,
+    "double": DataType.double,
+    "long": DataType.long,
+    "string[]": Array(DataType.string),
+    "double[]": Array(DataType.double),
+    "any": AnyType(),
+}
 
 
 class VideoModel(mlflow.pyfunc.PythonModel):
-    """Class scores of videos, see `flowsight.serving.answering`."""
+    """What a system says of videos, see `flowsight.serving.answering`."""
 
     def load_context(self, context: Any) -> None:
         """Read the bundle and the server's settings; both are checked before it serves."""
@@ -32,7 +40,7 @@ class VideoModel(mlflow.pyfunc.PythonModel):
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> list[dict[str, Any]]:
-        """One answer a row: label, scores, attention on request; `error` where it failed.
+        """One answer a row: what the system says, attention on request; `error` where it failed.
 
         Args:
             context: MLflow's.
@@ -57,24 +65,30 @@ def rows_of(model_input: Any) -> list[dict[str, Any]]:
     return [dict(row) for row in model_input]
 
 
-def signature() -> tuple[ModelSignature, pd.DataFrame]:
-    """Columns in and out, and an example of the input."""
+def signature(system: str) -> tuple[ModelSignature, pd.DataFrame]:
+    """Columns in and out, and an example of the input.
+
+    Args:
+        system: whose answers.
+
+    Raises:
+        InputError: no such system.
+    """
+    from flowsight.serving import systems
+
     kinds = {"video": "string", "content": "string", "top": "long", "attention": "boolean"}
     inputs = Schema([ColSpec(kind, name, required=False) for name, kind in kinds.items()])
+    columns = {
+        "video": "string",
+        **systems.find(system).OUTPUTS,
+        "num_frames": "long",
+        "duration_sec": "double",
+        "seconds": "any",
+        "attention": "any",
+        "error": "string",
+    }
     outputs = Schema(
-        [
-            ColSpec(DataType.string, "video", required=False),
-            ColSpec(DataType.string, "label", required=False),
-            ColSpec(DataType.double, "score", required=False),
-            ColSpec(Array(DataType.string), "classes", required=False),
-            ColSpec(Array(DataType.double), "scores", required=False),
-            ColSpec(AnyType(), "probabilities", required=False),
-            ColSpec(DataType.long, "num_frames", required=False),
-            ColSpec(DataType.double, "duration_sec", required=False),
-            ColSpec(AnyType(), "seconds", required=False),
-            ColSpec(AnyType(), "attention", required=False),
-            ColSpec(DataType.string, "error", required=False),
-        ]
+        [ColSpec(_TYPES[kind], name, required=False) for name, kind in columns.items()]
     )
     example = pd.DataFrame({"video": ["Walk/walk_01.avi"], "top": [3], "attention": [False]})
     return ModelSignature(inputs=inputs, outputs=outputs), example

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
+import re
 from pathlib import Path
 
 from flowsight import tracking
@@ -48,9 +50,20 @@ def fetch(uri: str, target: Path) -> Path:
     except MlflowException as error:
         reason = str(error).splitlines()[0][:200]
         if error.error_code in _ABSENT:
-            raise NoSuchModel(f"expected {uri} in the registry, got: {reason}") from None
+            hint = _nearest(uri)
+            raise NoSuchModel(f"expected {uri} in the registry, got: {reason}{hint}") from None
         raise ResourceError(f"expected the registry at {store} to answer, got: {reason}") from None
     return bundle_in(Path(folder), uri)
+
+
+def _nearest(uri: str) -> str:
+    """The registered name that is nearest to one that is not there."""
+    import mlflow
+
+    name = re.split("[@/]", uri.removeprefix("models:/"))[0]
+    known = [model.name for model in mlflow.MlflowClient().search_registered_models()]
+    close = [] if name in known else difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def bundle_in(folder: Path, name: str) -> Path:

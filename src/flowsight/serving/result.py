@@ -1,9 +1,11 @@
-"""What a system says of a video."""
+"""What a system says of a video, and the same as plain values, lines of a table, pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,24 +15,39 @@ from flowsight.serving.memory import ClipInMemory
 
 Floats = npt.NDArray[np.float64]
 Bytes = npt.NDArray[np.uint8]
+Update = Callable[[str, int, int], None]
+"""Called with what is being done, and how many frames of how many (0: unknown)."""
+
+OUTPUTS: Mapping[str, str] = {
+    "label": "string",
+    "score": "double",
+    "classes": "string[]",
+    "scores": "double[]",
+    "probabilities": "any",
+}
+"""A system's own columns in a server's answer, see `systems.System`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
     """What a system says of a video. K classes, T frames."""
 
-    video: str
     classes: tuple[str, ...]
     probs: dict[str, Floats]
-    """`spatial`, `temporal`, `fused` -> (K,), sums to 1."""
+    """Name -> (K,), sums to 1: `spatial`, `temporal` and `fused`, or `network`."""
+    main: str
+    """The one of `probs` that decides."""
     logits: dict[str, npt.NDArray[np.float32]]
-    """`spatial`, `temporal` -> (K,)."""
+    """(K,) of each network."""
     num_frames: int
     duration_sec: float
-    seconds: dict[str, float]
+    video: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
     """Time spent on decode, jpeg, flow, attention, scores, and in all (`total`)."""
     attention: dict[str, Bytes] | None = None
-    """`spatial`, `temporal` -> (T, h, w) maps that the stream's phase-1 network gave."""
+    """Name -> (T, h, w) maps of where a network looks."""
+    titles: Mapping[str, str] = field(default_factory=dict)
+    """Over a map's picture; where there is none, the best class and its share."""
     clip: ClipInMemory | None = None
     """The frames, where maps were asked for."""
 
@@ -39,25 +56,49 @@ class Prediction:
         """Best class; among equals the first."""
         return self.top(1)[0][0]
 
-    def top(self, count: int, stream: str = "fused") -> list[tuple[str, float]]:
-        """The best classes and their probabilities, best first."""
-        best = np.argsort(-self.probs[stream], kind="stable")[:count]
-        return [(self.classes[k], float(self.probs[stream][k])) for k in best]
+    def top(self, count: int, name: str | None = None) -> list[tuple[str, float]]:
+        """The best classes and their probabilities, best first; of `main` or of another."""
+        probs = self.probs[name or self.main]
+        best = np.argsort(-probs, kind="stable")[:count]
+        return [(self.classes[k], float(probs[k])) for k in best]
+
+    def record(self, count: int) -> dict[str, Any]:
+        """Plain values: the best classes, all probabilities, and times."""
+        best = self.top(count)
+        return {
+            "video": self.video,
+            "label": self.label,
+            "score": best[0][1],
+            "classes": [name for name, _ in best],
+            "scores": [score for _, score in best],
+            "probabilities": {
+                name: dict(zip(self.classes, values.tolist(), strict=True))
+                for name, values in self.probs.items()
+            },
+            "num_frames": self.num_frames,
+            "duration_sec": round(self.duration_sec, 6),
+            "seconds": {part: round(sec, 4) for part, sec in self.seconds.items()},
+        }
+
+    def lines(self, count: int) -> list[tuple[str, ...]]:
+        """Of a table: a class and its share, by `main` first, then by the others in their order."""
+        names = [self.main, *(name for name in self.probs if name != self.main)]
+        found = []
+        for label, _ in self.top(count):
+            k = self.classes.index(label)
+            found.append((label, *(f"{self.probs[name][k]:.1%}" for name in names)))
+        return found
+
+    def panels(self) -> list[tuple[str, str]]:
+        """Maps to show side by side, each with its title."""
+        label, score = self.top(1)[0]
+        best = f"{label} {score:.0%}"
+        return [(name, self.titles.get(name, best)) for name in self.attention or {}]
 
 
-def as_record(prediction: Prediction, count: int) -> Mapping[str, Any]:
-    """Plain values: the best classes, all probabilities of every stream, and times."""
-    best = prediction.top(count)
-    return {
-        "video": prediction.video,
-        "label": prediction.label,
-        "classes": [name for name, _ in best],
-        "scores": [score for _, score in best],
-        "probabilities": {
-            stream: dict(zip(prediction.classes, values.tolist(), strict=True))
-            for stream, values in prediction.probs.items()
-        },
-        "num_frames": prediction.num_frames,
-        "duration_sec": round(prediction.duration_sec, 6),
-        "seconds": {part: round(sec, 4) for part, sec in prediction.seconds.items()},
-    }
+@contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Note how long it took."""
+    start = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - start

@@ -13,57 +13,81 @@ from typing import TYPE_CHECKING
 from flowsight import progress
 from flowsight.errors import FlowsightError, InputError
 from flowsight.serving import bundle as bundles
-from flowsight.serving import registered
+from flowsight.serving import registered, systems
 
 if TYPE_CHECKING:
     from flowsight.serving.bundle import Bundle
     from flowsight.serving.result import Prediction
 
-DEFAULT = f"models:/{bundles.SYSTEM}@champion"
-
 
 def predict(
-    videos: Sequence[Path], model: str | None, top: int, as_json: bool, overlay: Path | None
+    videos: Sequence[Path],
+    model: str | None,
+    top: int,
+    as_json: bool,
+    overlay: Path | None,
+    system: str | None = None,
 ) -> None:
     """Predict videos and print a table or JSON on stdout; a bad one does not stop the others.
 
     Args:
         videos: files.
-        model: `models:/...`, a folder with a bundle, or None for the champion; where there is
-            none, the working tree's checkpoints, and stderr says so.
+        model: `models:/...`, a folder with a bundle, or None for the system's champion; where
+            there is none, the working tree's checkpoints, and stderr says so.
         top: classes to show.
         as_json: a JSON list instead of a table.
         overlay: film to write; of several videos `<stem>_<video's stem><ending>` each.
+        system: whose champion; with a model, what it must be. None: `systems.DEFAULT`, or whatever
+            the model is.
 
     Raises:
-        InputError: no such model, or at the end, naming the videos that failed.
+        InputError: no such system or model, a model of another system, no maps for the film, or at
+            the end, naming the videos that failed.
         ResourceError: the registry cannot be reached.
     """
     films = _films(videos, overlay)
     with tempfile.TemporaryDirectory(prefix="flowsight-model-") as scratch:
-        bundle = _load(model, Path(scratch))
+        bundle = _load(model, system, Path(scratch))
+    if overlay is not None:
+        _check_attention(bundle)
     results: list[Prediction | FlowsightError] = []
     for video, found in zip(videos, _results(bundle, videos, overlay is not None), strict=True):
         results.append(_with_film(found, films.get(video)))
     if as_json:
         print(json.dumps(_records(videos, results, top), ensure_ascii=False, indent=2))
     else:
-        _print_table(videos, results, top)
+        _print_table(bundle.system.COLUMNS, videos, results, top)
     _raise_failures(videos, results)
 
 
-def _load(model: str | None, scratch: Path) -> Bundle:
+def _load(model: str | None, system: str | None, scratch: Path) -> Bundle:
     """The model's bundle; what was downloaded may go once it is loaded."""
-    if model is not None and not model.startswith("models:/"):
-        return bundles.load_bundle(registered.bundle_in(_folder(model), model))
+    if system is not None:
+        systems.find(system)
+    if model is None:
+        return _champion(system or systems.DEFAULT, scratch)
+    if model.startswith("models:/"):
+        found = bundles.load_bundle(registered.fetch(model, scratch / "registered"))
+    else:
+        found = bundles.load_bundle(registered.bundle_in(_folder(model), model))
+    own = found.description["system"]
+    if system not in (None, own):
+        raise InputError(f"expected a model of {system}, got {model}, which is of {own}")
+    return found
+
+
+def _champion(system: str, scratch: Path) -> Bundle:
+    """The system's model in service, or what lies in the working tree."""
+    champion = f"models:/{system}@champion"
     try:
-        return bundles.load_bundle(registered.fetch(model or DEFAULT, scratch / "registered"))
+        return bundles.load_bundle(registered.fetch(champion, scratch / "registered"))
     except registered.NoSuchModel:
-        if model is not None:
-            raise
-    found = _working_tree(scratch / "tree")
+        pass
+    # what lies there is what is asked for, also between two runs of the pipeline
+    bundles.write_bundle(system, scratch / "tree", check_lock=False)
+    found = bundles.load_bundle(scratch / "tree")
     print(
-        f"no champion ({DEFAULT}): using the working tree's checkpoints "
+        f"no champion ({champion}): using the working tree's checkpoints "
         f"({found.description['dataset']}, split {found.description['split']})",
         file=sys.stderr,
     )
@@ -76,10 +100,10 @@ def _folder(model: str) -> Path:
     return Path(model)
 
 
-def _working_tree(target: Path) -> Bundle:
-    # what lies there is what is asked for, also between two runs of the pipeline
-    bundles.write_bundle(bundles.SYSTEM, target, check_lock=False)
-    return bundles.load_bundle(target)
+def _check_attention(bundle: Bundle) -> None:
+    from flowsight.serving import prediction
+
+    prediction.check_attention(bundle)
 
 
 def _films(videos: Sequence[Path], overlay: Path | None) -> dict[Path, Path]:
@@ -150,34 +174,34 @@ def _with_film(
 def _records(
     videos: Sequence[Path], results: Sequence[Prediction | FlowsightError], top: int
 ) -> list[dict[str, object]]:
-    from flowsight.serving.result import as_record
-
     return [
         {"video": str(video), "error": " ".join(str(found).split())}
         if isinstance(found, FlowsightError)
-        else {**as_record(found, top), "error": None}
+        else {**found.record(top), "error": None}
         for video, found in zip(videos, results, strict=True)
     ]
 
 
 def _print_table(
-    videos: Sequence[Path], results: Sequence[Prediction | FlowsightError], top: int
+    columns: Sequence[str],
+    videos: Sequence[Path],
+    results: Sequence[Prediction | FlowsightError],
+    top: int,
 ) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("video", "class", "fused", "spatial", "temporal")
+    table = Table("video", *columns)
     for video, found in zip(videos, results, strict=True):
+        name = escape(str(video))
         if isinstance(found, FlowsightError):
-            table.add_row(escape(str(video)), "error", "", "", "", end_section=True)
+            table.add_row(name, "error", end_section=True)
             continue
-        for place, (name, share) in enumerate(found.top(top)):
-            k = found.classes.index(name)
-            streams = (f"{found.probs[s][k]:.1%}" for s in bundles.STREAMS)
-            first = escape(str(video)) if place == 0 else ""
-            last = place + 1 == min(top, len(found.classes))
-            table.add_row(first, escape(name), f"{share:.1%}", *streams, end_section=last)
+        lines = found.lines(top)
+        for place, line in enumerate(lines):
+            first = name if place == 0 else ""
+            table.add_row(first, *map(escape, line), end_section=place + 1 == len(lines))
     Console().print(table)
 
 

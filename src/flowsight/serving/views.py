@@ -1,9 +1,8 @@
-"""Which frames and flow fields of a video the networks look at."""
+"""A video in memory as the pipeline's clip, and what of it the views of a row look at."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -11,26 +10,22 @@ import numpy as np
 
 from flowsight import inference
 from flowsight.attention.extraction import UNKNOWN
-from flowsight.datasets.clips import Clip
+from flowsight.datasets.clips import Clip, timeline
 from flowsight.datasets.sampling import stack_indices
 from flowsight.errors import InputError
 from flowsight.rows import RowParams
 from flowsight.rows import TestParams as Views
 from flowsight.serving import memory
-from flowsight.serving.bundle import STREAMS, Bundle
 from flowsight.serving.memory import ClipInMemory
 from flowsight.serving.result import Bytes
 
 
-def rows(bundle: Bundle, num_views: int | None, num_crops: int | None) -> dict[str, RowParams]:
-    """The phase-2 rows, with other views where they are given."""
-    return {
-        name: _with_views(stream.row, num_views, num_crops)
-        for name, stream in bundle.streams.items()
-    }
+def with_views(row: RowParams, num_views: int | None, num_crops: int | None) -> RowParams:
+    """The row with other views at test time, where they are given.
 
-
-def _with_views(row: RowParams, num_views: int | None, num_crops: int | None) -> RowParams:
+    Raises:
+        InputError: views that cannot be drawn.
+    """
     try:
         views = Views(
             num_views=num_views or row.test.num_views, num_crops=num_crops or row.test.num_crops
@@ -40,32 +35,32 @@ def _with_views(row: RowParams, num_views: int | None, num_crops: int | None) ->
     return dataclasses.replace(row, test=views)
 
 
-def needed_fields(bundle: Bundle, rows: Mapping[str, RowParams], num_frames: int) -> set[int]:
-    """Flow fields that the views look at: scored stacks, and those that give attention.
+def positions(num_frames: int, row: RowParams, fps: float | None = None) -> list[int]:
+    """Where the row's views start: frames, flow fields or places of its timeline, each once."""
+    found, _ = inference.view_positions(_bare(num_frames, fps), row.input, row.test.num_views)
+    return [int(position) for position in found]
+
+
+def items(num_frames: int, row: RowParams, fps: float) -> set[int]:
+    """Frames or flow fields that the row's views look at, of stacks or of clips at the row's rate.
 
     Args:
-        bundle: a loaded system.
-        rows: phase-2 row of `spatial` and `temporal`.
-        num_frames: of the video, at least 2.
+        num_frames: of the video; at least 2 for flow.
+        row: its input and views.
+        fps: of the video.
     """
-    scored = rows["temporal"]
-    explained = bundle.streams["temporal"].phase1_row
-    looked_at = [
-        (positions(num_frames, scored), scored.input.stack_length),
-        (positions(num_frames, rows["spatial"]), explained.input.stack_length),
-    ]
-    return {
-        int(field)
-        for positions, length in looked_at
-        for field in stack_indices(np.array(positions), length, num_frames - 1).ravel()
-    }
+    starts = np.array(positions(num_frames, row, fps))
+    if row.input.clip_length is None:
+        count = num_frames - (row.input.modality == "flow")
+        found = stack_indices(starts, row.input.stack_length, count)
+    else:
+        times = timeline(_bare(num_frames, fps), row.input)
+        found = times[stack_indices(starts, row.input.clip_length, len(times))]
+    return {int(item) for item in found.ravel()}
 
 
-def positions(num_frames: int, row: RowParams) -> list[int]:
-    """Where the row's views start: frames (RGB) or flow fields, each once."""
-    clip = Clip("video", UNKNOWN, "test", num_frames, Path(), None)
-    positions, _ = inference.view_positions(clip, row.input, row.test.num_views)
-    return [int(position) for position in positions]
+def _bare(num_frames: int, fps: float | None) -> Clip:
+    return Clip("video", UNKNOWN, "test", num_frames, Path(), None, fps=fps)
 
 
 def clip(loaded: ClipInMemory, row: RowParams, maps: Bytes | None = None) -> Clip:
@@ -79,8 +74,5 @@ def clip(loaded: ClipInMemory, row: RowParams, maps: Bytes | None = None) -> Cli
         num_frames=loaded.num_frames,
         pack=cast(Path, stored),
         maps=None if maps is None else cast(Path, memory.maps_pack(maps)),
+        fps=loaded.fps,
     )
-
-
-def other(stream: str) -> str:
-    return STREAMS[1 - STREAMS.index(stream)]

@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from flowsight import warm
 from flowsight.errors import ResourceError
 from flowsight.tracking import origin, place, sending
 from flowsight.tracking.place import EXPERIMENT, tracking_uri
@@ -179,7 +180,7 @@ def _logger(kept: Spool) -> Log:
 def _start(path: Path) -> subprocess.Popen[bytes] | None:
     with contextlib.suppress(OSError):  # the spool stays, and the end says so
         return subprocess.Popen(
-            [sys.executable, "-m", "flowsight.tracking", str(path)],
+            [warm.python(), "-m", "flowsight.tracking", str(path)],
             stdin=subprocess.DEVNULL,
             env={**place.ENVIRONMENT, **os.environ, "MLFLOW_TRACKING_URI": tracking_uri()},
             start_new_session=True,  # Ctrl-C is for the training; the tracker sees its end

@@ -1,17 +1,14 @@
-"""What of the pipeline is served: which fusion, of which rows, from which checkpoints."""
+"""What of two streams is served: which fusion, of which rows, from which checkpoints."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from pathlib import Path
 
 from flowsight.config import FusionParams, Params
 from flowsight.errors import InputError
 from flowsight.rows import RowParams
 from flowsight.serving import origin
 from flowsight.serving.origin import Weight
+from flowsight.serving.systems import Source
 
-SYSTEM = "two_stream"
 STREAMS = ("spatial", "temporal")
 
 
@@ -43,20 +40,6 @@ def _is_attended(row: RowParams, params: Params) -> bool:
     return params.row(row.maps).explains is None
 
 
-def chosen_split(params: Params, split_id: str | None) -> str:
-    """The split whose checkpoints are served; None: the first.
-
-    Raises:
-        InputError: the parameters have no such split.
-    """
-    if split_id is None:
-        return params.splits.ids[0]
-    if split_id not in params.splits.ids:
-        known = ", ".join(params.splits.ids)
-        raise InputError(f"expected a split of splits.ids ({known}), got {split_id!r}")
-    return split_id
-
-
 def rows_of(fusion: FusionParams, params: Params) -> list[str]:
     """Rows of both phases that a fusion needs."""
     attended = [fusion.spatial, fusion.temporal]
@@ -81,27 +64,14 @@ def checkpoints(params: Params, fusion: FusionParams, split: str) -> dict[str, s
     return {name: f"{base}/{name}-{split}" for name in names}
 
 
-def weight(
-    root: Path,
-    system: str,
-    fusion: str,
-    split: str,
-    params: Params,
-    lock: Mapping[str, str] | None,
-) -> Weight:
-    """The fusion's weight of the spatial stream, as evaluation chose it.
-
-    Args:
-        root: of the repository.
-        system, fusion, split: whose.
-        params: all.
-        lock: hashes of outputs, to refuse results that are not those; None: any will do.
+def weight(source: Source, system: str, fusion: str, split: str, params: Params) -> Weight:
+    """The fusion's weight of the spatial stream, as evaluation chose it on validation clips.
 
     Raises:
         InputError: no results, or others than the lock knows.
     """
     results = f"results/{system}"
-    if lock is not None:
-        origin.check_fresh(root, results, lock)
-    table = root / results / "per_split.csv"
+    if source.lock is not None:
+        origin.check_fresh(source.root, results, source.lock)
+    table = source.root / results / "per_split.csv"
     return origin.read_weight(table, fusion, split, params.evaluate.fusion_steps)

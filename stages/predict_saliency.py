@@ -1,0 +1,24 @@
+"""Maps of validation and test images: python stages/predict_saliency.py fcn --raw ... --out ..."""
+
+import argparse
+from pathlib import Path
+
+from flowsight import config, errors, saliency_inference
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("row", help="key of `images.rows` in params.yaml")
+    parser.add_argument("--raw", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--pairs", type=Path, required=True, help="folder of items and splits")
+    parser.add_argument("--split", required=True, help="name of the split")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="folder with model.pt")
+    parser.add_argument("--out", type=Path, required=True, help="parquet file")
+    parser.add_argument("--maps", type=Path, required=True, help="pack of the maps, a zip")
+    args = vars(parser.parse_args())
+    params = config.load()
+    saliency_inference.predict(images=params.saliency(), threads=params.threads, **args)
+
+
+if __name__ == "__main__":
+    errors.guard(main)

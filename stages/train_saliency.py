@@ -1,0 +1,22 @@
+"""Train a network over images: python stages/train_saliency.py fcn --raw data/raw/X ..."""
+
+import argparse
+from pathlib import Path
+
+from flowsight import errors, saliency_jobs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("row", help="key of `images.rows` in params.yaml")
+    parser.add_argument("--raw", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--pairs", type=Path, required=True, help="folder of items and splits")
+    parser.add_argument("--split", required=True, help="name of the split")
+    parser.add_argument("--stage", required=True, help="name in dvc.yaml")
+    parser.add_argument("--out", type=Path, required=True, help="folder for model.pt")
+    parser.add_argument("--history", type=Path, required=True, help="CSV, a line an epoch")
+    saliency_jobs.train(**vars(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    errors.guard(main)
