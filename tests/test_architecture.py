@@ -17,6 +17,7 @@ from flowsight import composing, pipeline
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src"
 PACKAGE = SOURCE / "flowsight"
+SYSTEMS = "systems=[two_stream,residual3d,background,saliency]"
 STUDIES = ("none", "schedules", "layers", "learnt")  # together they have an instance of every stage
 
 
@@ -25,7 +26,7 @@ def composed(study: str) -> dict[str, pipeline.Stage]:
     with tempfile.TemporaryDirectory() as folder:
         for name in ("conf", "dvc.yaml"):
             (Path(folder) / name).symlink_to(ROOT / name)
-        composing.compose([f"study={study}"], root=folder)
+        composing.compose([f"study={study}", SYSTEMS], root=folder)
         return pipeline.load(Path(folder))
 
 

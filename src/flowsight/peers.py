@@ -81,6 +81,6 @@ def run(root: Path, params: ScenesParams, out: Path) -> None:
         for name in params.peers:
 
             def find(video: Video, name: str = name) -> Iterator[Mask]:
-                return moving(name, (background.read_colour(video, i) for i in range(len(video))))
+                return moving(name, background.frames(video, colour=True))
 
             scene_counts.write(videos, find, (), folder / name)

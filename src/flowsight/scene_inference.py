@@ -17,7 +17,7 @@ from flowsight.datasets.scene_sequences import Floats, network_input
 from flowsight.errors import InputError, ResourceError
 from flowsight.metrics.change_detection import Grey, Mask
 from flowsight.models.background import BackgroundNetwork, probabilities
-from flowsight.scene_rows import SceneRowParams
+from flowsight.scene_rows import SceneInputParams, SceneRowParams
 
 
 def load(row: SceneRowParams, checkpoint_dir: Path) -> BackgroundNetwork:
@@ -32,7 +32,7 @@ def load(row: SceneRowParams, checkpoint_dir: Path) -> BackgroundNetwork:
 
 
 def moving_probabilities(
-    network: BackgroundNetwork, frames: Iterable[Grey], background_frames: int
+    network: BackgroundNetwork, frames: Iterable[Grey], params: SceneInputParams
 ) -> Iterator[Floats]:
     """How likely each pixel moves, of a video of any length or a camera.
 
@@ -41,8 +41,9 @@ def moving_probabilities(
 
     Args:
         network: in evaluation mode.
-        frames: each (H, W) uint8 grey, all of one size.
-        background_frames: as in the row's `input`.
+        frames: each (H, W, K) uint8, K = 3 (blue, green, red) if `params.colour`, else 1, all of
+            one size.
+        params: the row's.
 
     Yields:
         (H, W) float32 in [0, 1], one a frame; the first `background_frames` come together, when all
@@ -53,13 +54,13 @@ def moving_probabilities(
     """
     device = next(network.parameters()).device
     stream = iter(frames)
-    first = list(islice(stream, background_frames))
+    first = list(islice(stream, params.background_frames))
     place = background.median_background(first) if first else None
 
     def inputs() -> Iterator[Tensor]:
         for frame in chain(first, stream):
             if place is not None and frame.shape != place.shape:
-                raise InputError(f"expected frames of {place.shape} px, got {frame.shape}")
+                raise InputError(f"expected frames of shape {place.shape}, got {frame.shape}")
             yield torch.from_numpy(network_input(frame[None], place))[:, 0].to(device)
 
     for probs in probabilities(network, inputs()):
@@ -92,8 +93,8 @@ def predict(
     network, seen = load(row, checkpoint_dir), set(trained_on)
 
     def found(video: Video) -> Iterator[Mask]:
-        stream = background.frames(video)
-        for probs in moving_probabilities(network, stream, row.input.background_frames):
+        stream = background.frames(video, colour=row.input.colour)
+        for probs in moving_probabilities(network, stream, row.input):
             if not np.isfinite(probs).all():
                 raise InputError(
                     f"expected finite probabilities for {video.video_id}, got others; the training "

@@ -35,7 +35,7 @@ def build(row: SceneRowParams) -> BackgroundNetwork:
             "row's `model`"
         ) from None
     network: BackgroundNetwork = model.build(
-        channels=2 if row.input.background_frames else 1,
+        channels=row.input.channels,
         lstm_units=row.network.lstm_units,
         gru_units=row.network.gru_units,
         filters=row.network.filters,

@@ -35,14 +35,19 @@ class SceneNetworkParams:
 class SceneInputParams:
     """What the network sees of a frame."""
 
+    colour: bool
+    """Three channels instead of grey levels."""
     background_frames: int
-    """The median of so many first frames is subtracted to make a second channel; 0: grey only."""
+    """The median of so many first frames is subtracted to make as many channels again; 0: the
+    frames only."""
     pixel_stride: int
     """In training every so many-th pixel of a row and of a column."""
     crop: tuple[int, int]
     """Height and width of training crops, in pixels after the stride; cut to the frame's size."""
     flip: bool
     """Mirror half of the training sequences."""
+    recolour: bool
+    """Give what moves another colour, by its true mask, in half of the training sequences."""
     light: float
     """How far the light changes in training, as a share: of the whole sequence, of its background
     picture by itself, and slowly within the sequence; 0: not at all."""
@@ -52,6 +57,11 @@ class SceneInputParams:
         check(self.pixel_stride >= 1, "pixel_stride must be at least 1")
         check(min(self.crop) >= 1, "crop must be at least 1 px")
         check(0 <= self.light < 1, "light must be in [0, 1)")
+
+    @property
+    def channels(self) -> int:
+        """Of the network's input."""
+        return (3 if self.colour else 1) * (2 if self.background_frames else 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,15 @@ from flowsight.datasets.scene_sequences import TrainingVideo, draw, network_inpu
 from flowsight.errors import InputError
 from flowsight.scene_rows import SceneInputParams, SceneTrainParams
 
-INPUT = SceneInputParams(background_frames=0, pixel_stride=2, crop=(4, 5), flip=False, light=0.0)
+INPUT = SceneInputParams(
+    background_frames=0,
+    pixel_stride=2,
+    crop=(4, 5),
+    colour=False,
+    flip=False,
+    recolour=False,
+    light=0.0,
+)
 TRAIN = SceneTrainParams(
     epochs=1, batches=1, batch_size=40, warmup_frames=2, chunk_frames=2, chunks=2,
     moving_share=0.0, lr=0.01, schedule="constant",
@@ -30,9 +38,9 @@ def video() -> TrainingVideo:
     truths[tuple(moving.T)] = 255
     return TrainingVideo(
         video_id="a/b",
-        frames=(12 * frames + rows + 0 * columns).astype(np.uint8),
+        frames=(12 * frames + rows + 0 * columns).astype(np.uint8)[..., None],
         truths=truths.astype(np.uint8),
-        place=(16 * np.arange(12)[:, None] % 256 + np.arange(16)).astype(np.uint8),
+        place=(16 * np.arange(12)[:, None] % 256 + np.arange(16)).astype(np.uint8)[..., None],
         moving=moving,
     )
 
@@ -100,10 +108,10 @@ def test_light_changes_all_and_the_place_apart(video: TrainingVideo) -> None:
 
 
 def test_inputs_of_the_network() -> None:
-    frames = np.array([[[0, 255]], [[51, 102]]], np.uint8)
+    frames = np.array([[[0, 255]], [[51, 102]]], np.uint8)[..., None]
     alone = network_input(frames, None)
     np.testing.assert_allclose(alone[0], [[[-2, 2]], [[-1.2, -0.4]]], atol=1e-6)
-    both = network_input(frames, np.array([[51, 0]], np.uint8))
+    both = network_input(frames, np.array([[[51], [0]]], np.uint8))
     assert both.dtype == np.float32
     np.testing.assert_allclose(both[1], [[[-0.8, 4]], [[0, 1.6]]], atol=1e-6)
 
@@ -112,9 +120,11 @@ def test_the_first_half_is_loaded(tmp_path: Path) -> None:
     scenes.render(tmp_path, seed=1, num_frames=24, shape=(48, 64))
     source = background.open_video(tmp_path, "baseline/street")
     half, _ = source.halves()
+    colour = scene_sequences.load(source, replace(INPUT, colour=True, background_frames=4))
+    assert (colour.frames.shape, colour.place.shape) == ((15, 48, 64, 3), (48, 64, 3))
     assert half == range(6, 15)
     found = scene_sequences.load(source, replace(INPUT, background_frames=4))
-    assert found.frames.shape == found.truths.shape == (15, 48, 64)
+    assert found.frames.shape == (15, 48, 64, 1) and found.truths.shape == (15, 48, 64)
     assert (found.truths[:6] == 85).all()
     assert (found.truths[14] == background.read_truth(source, 14)).all()
     assert (found.place == background.median_background(list(found.frames[:4]))).all()

@@ -6,8 +6,8 @@
     <category>/<name>/temporalROI.txt               first and last frame that are scored
 
 Numbers from 1 stay in this file: everywhere else a frame is its index, from 0. `ROI.jpg`, which
-stands beside the mask, is a photograph of the place and no mask: it is not read. Frames are read as
-grey pictures; truth files have one channel or three equal ones.
+stands beside the mask, is a photograph of the place and no mask: it is not read. Truth files
+have one channel or three equal ones.
 """
 
 from __future__ import annotations
@@ -162,23 +162,23 @@ def _decode(path: Path, flags: int) -> Grey:
     return image.astype(np.uint8, copy=False)
 
 
-def read_frame(video: Video, index: int) -> Grey:
-    """A frame as a grey picture, (H, W) uint8.
+def read_frame(video: Video, index: int, *, colour: bool = False) -> Grey:
+    """A frame as a picture.
+
+    Args:
+        video: where to read.
+        index: which frame.
+        colour: blue, green and red, as OpenCV has them; else grey.
+
+    Returns:
+        (H, W, 1) or (H, W, 3) uint8.
 
     Raises:
         InputError: no picture, or of another size than the region of interest.
     """
-    return _sized(_read_grey(video.frames[index]), video, video.frames[index])
-
-
-def read_colour(video: Video, index: int) -> Grey:
-    """A frame in colour, (H, W, 3) uint8 BGR, as OpenCV's methods take it.
-
-    Raises:
-        InputError: as `read_frame`.
-    """
     path = video.frames[index]
-    return _sized(_decode(path, cv2.IMREAD_COLOR), video, path)
+    image = _decode(path, cv2.IMREAD_COLOR if colour else cv2.IMREAD_GRAYSCALE)
+    return np.atleast_3d(_sized(image, video, path))
 
 
 def read_truth(video: Video, index: int) -> Grey:
@@ -206,9 +206,9 @@ def _sized(image: Grey, video: Video, path: Path) -> Grey:
     return image
 
 
-def frames(video: Video) -> Iterator[Grey]:
-    """Every frame in turn; the memory of one."""
-    return (read_frame(video, index) for index in range(len(video)))
+def frames(video: Video, *, colour: bool = False) -> Iterator[Grey]:
+    """Every frame in turn; the memory of one. See `read_frame`."""
+    return (read_frame(video, index, colour=colour) for index in range(len(video)))
 
 
 def read_truths(video: Video, wanted: range) -> list[Grey]:
@@ -238,10 +238,10 @@ def median_background(images: Sequence[Grey] | Grey) -> Grey:
     """The place without what passes through it: the median of each pixel over frames.
 
     Args:
-        images: each (H, W) uint8; the first frames of a video.
+        images: each (H, W, K) uint8; the first frames of a video.
 
     Returns:
-        (H, W) uint8; of an even number the lower of the two middle values.
+        (H, W, K) uint8; of an even number the lower of the two middle values.
     """
     stack = np.stack(list(images))
     middle = (len(stack) - 1) // 2

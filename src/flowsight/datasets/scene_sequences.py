@@ -1,6 +1,7 @@
 """Training sequences of static-camera videos: crops, times and light, drawn from a seed; no torch.
 
-Axes: B sequences, C channels, T frames, H rows, W columns (after the pixel stride).
+Axes: B sequences, C channels of the network's input, K of a picture (1 or 3), T frames, H rows, W
+columns (after the pixel stride).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from flowsight.datasets import background
 from flowsight.datasets.background import Video
 from flowsight.errors import InputError
-from flowsight.metrics.change_detection import MOVING, OUTSIDE, Grey
+from flowsight.metrics.change_detection import MOVING, OUTSIDE, UNKNOWN, Grey
 from flowsight.scene_rows import SceneInputParams, SceneTrainParams
 
 Floats = npt.NDArray[np.float32]
@@ -28,11 +29,11 @@ class TrainingVideo:
 
     video_id: str
     frames: Grey
-    """(T, H, W), from the first frame to the last of the truth's first half."""
+    """(T, H, W, K), from the first frame to the last of the truth's first half."""
     truths: Grey
-    """As large; 85 before the truth begins."""
+    """(T, H, W); 85 before the truth begins."""
     place: Grey
-    """(H, W), the median of the first frames; zeros where none is wanted."""
+    """(H, W, K), the median of the first frames; zeros where none is wanted."""
     moving: npt.NDArray[np.int64]
     """(N, 3) frame, row and column of moving pixels, a few of each frame."""
 
@@ -44,8 +45,10 @@ def load(video: Video, params: SceneInputParams) -> TrainingVideo:
         InputError: as `datasets.background`; also where nothing is scored or nothing moves.
     """
     half, _ = video.halves()
-    frames = np.stack([background.read_frame(video, index) for index in range(half.stop)])
-    truths = np.full_like(frames, OUTSIDE)
+    frames = np.stack(
+        [background.read_frame(video, i, colour=params.colour) for i in range(half.stop)]
+    )
+    truths = np.full(frames.shape[:3], OUTSIDE, np.uint8)
     truths[half.start :] = background.read_truths(video, half)
     moving = [
         np.stack([np.full(len(found), index), *found.T], axis=1)
@@ -105,7 +108,7 @@ def draw(
 
 def _strided(video: TrainingVideo, stride: int) -> tuple[int, int]:
     """Height and width that every offset of the stride leaves."""
-    _, height, width = video.frames.shape
+    _, height, width = video.truths.shape
     return height // stride, width // stride
 
 
@@ -120,7 +123,9 @@ def _sequence(
     frames, truths = (part[times, rows, columns] for part in (video.frames, video.truths))
     place = video.place[rows, columns]
     if params.flip and rng.random() < 0.5:
-        frames, truths, place = frames[..., ::-1], truths[..., ::-1], place[..., ::-1]
+        frames, truths, place = frames[:, :, ::-1], truths[:, :, ::-1], place[:, ::-1]
+    if params.recolour and rng.random() < 0.5:
+        frames = _recolour(frames, truths, rng)
     lit, place_lit = _relight(frames, place, params.light, rng)
     return network_input(lit, place_lit if params.background_frames else None), truths
 
@@ -133,7 +138,7 @@ def _window(
     rng: np.random.Generator,
 ) -> tuple[slice, slice, slice]:
     """Frames, rows and columns of a sequence: anywhere, or where something moves."""
-    length, sizes = train.sequence_frames, video.frames.shape[1:]
+    length, sizes = train.sequence_frames, video.truths.shape[1:]
     latest = len(video.frames) - length
     first_scored = int(np.argmax((video.truths != OUTSIDE).any(axis=(1, 2))))
     earliest = min(max(first_scored - train.warmup_frames, 0), latest)
@@ -154,6 +159,14 @@ def _window(
     return slice(start, start + length), rows, columns
 
 
+def _recolour(frames: Grey, truths: Grey, rng: np.random.Generator) -> Grey:
+    """What moves, with its blurred border, in another colour; the place and shadows stay."""
+    solid = (truths == MOVING) | (truths == UNKNOWN)
+    contrast, level = rng.uniform(-1, 1, frames.shape[-1]), rng.uniform(0, 255, frames.shape[-1])
+    other = np.clip((frames - np.float32(127.5)) * contrast + level, 0, 255)
+    return np.where(solid[..., None], other, frames).astype(np.uint8)
+
+
 def _relight(
     frames: Grey, place: Grey, light: float, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
@@ -165,24 +178,24 @@ def _relight(
     times = np.arange(len(frames), dtype=np.float32)
     slow = 1 + light / 2 * swing * np.sin(2 * np.pi * times / period + np.pi * phase)
     gain = ((1 + light * all_) * slow).astype(np.float32)
-    lit = np.clip(frames * gain[:, None, None], 0, 255)
+    lit = np.clip(frames * gain[:, None, None, None], 0, 255)
     return lit, np.clip(place * np.float32((1 + light * all_) * (1 + light / 2 * own)), 0, 255)
 
 
 def network_input(frames: npt.NDArray, place: npt.NDArray | None) -> Floats:
-    """What the network sees of grey frames.
+    """What the network sees of frames.
 
     Args:
-        frames: (T, H, W), 0 to 255.
-        place: (H, W), the median background; None: the frames only.
+        frames: (T, H, W, K), 0 to 255.
+        place: (H, W, K), the median background; None: the frames only.
 
     Returns:
-        (C, T, H, W) float32: grey from -2 to 2 and, with a place, the difference from it, from -4
-        to 4.
+        (C, T, H, W) float32, C = K or 2K: levels from -2 to 2 and, with a place, the differences
+        from it, from -4 to 4.
     """
-    grey = frames.astype(np.float32)
+    levels = frames.astype(np.float32)
     scale = np.float32(_RANGE / 255)
-    channels = [(grey - np.float32(127.5)) * scale]
+    channels = [(levels - np.float32(127.5)) * scale]
     if place is not None:
-        channels.append((grey - place.astype(np.float32)) * scale)
-    return np.stack(channels)
+        channels.append((levels - place.astype(np.float32)) * scale)
+    return np.ascontiguousarray(np.concatenate(channels, axis=3).transpose(3, 0, 1, 2))

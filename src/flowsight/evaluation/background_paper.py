@@ -40,7 +40,7 @@ def paper_table(table: pd.DataFrame, params: Params) -> pd.DataFrame:
 
 
 def row_of(params: Params) -> str | None:
-    """The first row that sees grey levels only, as the paper's does; None: there is none."""
+    """The first row that sees the frames only, as the paper's does; None: there is none."""
     rows = params.scenes_block().rows
     return next((n for n, row in rows.items() if not row.input.background_frames), None)
 
@@ -76,6 +76,8 @@ def _differences(row: SceneRowParams, recipe: str) -> list[str]:
         reasons.append("other widths than the paper's")
     if network.dropout != 0.25:
         reasons.append(f"dropout {network.dropout:g}, not 0.25")
+    if row.input.colour:
+        reasons.append("colour, not grey levels")
     if row.input.pixel_stride != 2:
         reasons.append(f"pixel stride {row.input.pixel_stride} in training, not 2")
     if recipe != "paper":

@@ -37,7 +37,7 @@ def write(shown: Sequence[tuple[Video, Mapping[str, Path]]], count: int, folder:
         for index in chosen_frames(video, count):
             name = f"{video.item_id(index).replace('/', '-')}.png"
             truth = background.read_truth(video, index)
-            panels = [background.read_colour(video, index), np.dstack([truth] * 3)]
+            panels = [background.read_frame(video, index, colour=True), np.dstack([truth] * 3)]
             panels += [
                 judged(scene_counts.read_mask(path, video.video_id, index), truth)
                 for path in methods.values()

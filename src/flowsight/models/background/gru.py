@@ -21,6 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# gradients of sigmoid and tanh from their outputs, in one pass over memory each
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+_tanh_backward = torch.ops.aten.tanh_backward.default
 DIRECTIONS = ("right", "left", "down", "up")
 """Where a sweep goes; the order of the outputs."""
 
@@ -85,28 +88,26 @@ def _run(
     units, (steps, *lines) = weight_hh.shape[1], projected.shape[1:]
     out = projected.new_empty(2, units, steps, *lines)
     kept = projected.new_empty(steps if keep else 0, 4 * units, 2, *lines)
+    scratch = kept if keep else projected.new_empty(1, 4 * units, 2, *lines)
     h = projected.new_zeros(units, 2, *lines)
-    q_bias = torch.cat([bias_hn.new_zeros(2 * units), bias_hn])[:, None]
-    a = projected.new_empty(3 * units, h[0].numel())
+    bias = bias_hn.view(-1, *[1] * (len(lines) + 1))
+    firsts, seconds = (part.unbind(1) for part in projected.split([2 * units, units]))
     for step in range(steps):
         back = steps - 1 - step
+        gates, q = scratch[step if keep else 0].split([3 * units, units])
+        first, n = gates.split([2 * units, units])
         seen = h if mask is None else h * mask
-        torch.addmm(q_bias, weight_hh, seen.view(units, -1), out=a)
-        gates = a.view(3 * units, 2, *lines)
-        if keep:
-            kept[step, 3 * units :] = gates[2 * units :]
-        first, candidate = gates[: 2 * units], gates[2 * units :]
-        first[:, 0] += projected[: 2 * units, step]
-        first[:, 1] += projected[: 2 * units, back]
+        torch.mm(weight_hh, seen.view(units, -1), out=gates.view(3 * units, -1))
+        torch.add(n, bias, out=q)
+        first[:, 0].add_(firsts[step])  # `+=` would copy the sum onto itself
+        first[:, 1].add_(firsts[back])
         first.sigmoid_()
-        candidate.mul_(first[:units])
-        candidate[:, 0] += projected[2 * units :, step]
-        candidate[:, 1] += projected[2 * units :, back]
+        torch.mul(q, first[:units], out=n)
+        n[:, 0].add_(seconds[step])
+        n[:, 1].add_(seconds[back])
         # tanh(v) = 2 sigma(2 v) - 1: far faster than torch's tanh
-        candidate.mul_(2).sigmoid_().mul_(2).sub_(1)
-        if keep:
-            kept[step, : 3 * units] = gates
-        h = torch.lerp(candidate, h, first[units:])
+        n.mul_(2).sigmoid_().mul_(2).sub_(1)
+        h = torch.lerp(n, h, first[units:])
         out[0, :, step], out[1, :, back] = h[:, 0], h[:, 1]
     return out, kept
 
@@ -130,9 +131,10 @@ class _Sweep(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         mask, weight_hh, out, kept = ctx.saved_tensors
         units, steps = weight_hh.shape[1], out.shape[2]
-        grad = torch.zeros_like(out[0, :1]).expand(3 * units, *out.shape[2:]).contiguous()
+        grad = out.new_zeros(3 * units, *out.shape[2:])
         grad_weight, grad_bias = torch.zeros_like(weight_hh), weight_hh.new_zeros(units)
         carried, da = torch.zeros_like(kept[0, :units]), torch.empty_like(kept[0, : 3 * units])
+        firsts, seconds = (part.unbind(1) for part in grad.split([2 * units, units]))
         for step in reversed(range(steps)):
             back = steps - 1 - step
             r, z, n, q = kept[step].unflatten(0, (4, units))
@@ -141,21 +143,23 @@ class _Sweep(torch.autograd.Function):
             else:
                 before = torch.zeros_like(n)
             dh = carried
-            dh[:, 0] += grad_out[0, :, step]
-            dh[:, 1] += grad_out[1, :, back]
+            dh[:, 0].add_(grad_out[0, :, step])
+            dh[:, 1].add_(grad_out[1, :, back])
+            passed = dh * z
             d_r, d_z, d_q = da.unflatten(0, (3, units))
-            torch.mul(dh * (before - n), z * (1 - z), out=d_z)
-            d_n = dh * (1 - z) * (1 - n * n)
-            torch.mul(d_n * q, r * (1 - r), out=d_r)
+            _sigmoid_backward((before - n).mul_(dh), z, grad_input=d_z)
+            d_n = _tanh_backward(dh - passed, n)
+            _sigmoid_backward(d_n * q, r, grad_input=d_r)
             torch.mul(d_n, r, out=d_q)
             for way, place in enumerate((step, back)):
-                grad[: 2 * units, place] += da[: 2 * units, way]
-                grad[2 * units :, place] += d_n[:, way]
+                firsts[place].add_(da[: 2 * units, way])
+                seconds[place].add_(d_n[:, way])
             seen = before if mask is None else before * mask
             flat = da.view(3 * units, -1)
             grad_weight.addmm_(flat, seen.view(units, -1).t())
-            grad_bias = grad_bias + d_q.sum(dim=tuple(range(1, d_q.ndim)))
+            grad_bias += d_q.sum(dim=tuple(range(1, d_q.ndim)))
             carried = (weight_hh.t() @ flat).view_as(dh)
-            carried = carried if mask is None else carried.mul_(mask)
-            carried.addcmul_(dh, z)
+            if mask is not None:
+                carried.mul_(mask)
+            carried += passed
         return grad, None, grad_weight, grad_bias

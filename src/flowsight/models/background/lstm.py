@@ -24,6 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# gradients of sigmoid and tanh from their outputs, in one pass over memory each
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+_tanh_backward = torch.ops.aten.tanh_backward.default
+_tanh_backward_out = torch.ops.aten.tanh_backward.grad_input
 BLOCK = 2048
 """Pixels computed together on a CPU: their gates stay in its second-level cache."""
 States = tuple[Tensor, Tensor]
@@ -82,7 +86,7 @@ class PeepholeLSTM(nn.Module):
         if torch.is_grad_enabled():
             out, cells = _Sequence.apply(x, h, c, mask, *weights)
         else:
-            out, cells, _ = _run(x, h, c, mask, *weights, keep=False)
+            out, cells, _, _ = _run(x, h, c, mask, *weights, keep=False)
         return out, (out[:, -1], cells[:, -1])
 
 
@@ -103,26 +107,28 @@ def _run(
     bias: Tensor,
     *,
     keep: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """All steps: h and c (U, T, N) and, if they are kept, the gates (4U, T, N).
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """All steps: h, c, tanh(c) (U, T, N) and the gates (4U, T, N).
 
-    Without `keep` only the last cell is there, (U, 1, N).
+    Without `keep` there is only the last cell, (U, 1, N), and neither of the last two.
     """
     units, steps, num_pixels = weight_hh.shape[1], x.shape[1], x.shape[2]
     out = x.new_empty(units, steps, num_pixels)
     cells = x.new_empty(units, steps if keep else 1, num_pixels)
+    squashed = torch.empty_like(cells) if keep else x.new_empty(0)
     gates = x.new_empty(4 * units, steps, num_pixels) if keep else x.new_empty(0)
     # tanh(v) = 2 sigma(2 v) - 1: one sigmoid for all gates, and far faster than torch's tanh
     scale = torch.ones_like(bias)
     scale[2 * units : 3 * units] = 2.0
-    w, r, b = weight_ih * scale[:, None], weight_hh * scale[:, None], (bias * scale)[:, None]
+    w, r = torch.cat([weight_ih, bias[:, None]], dim=1) * scale[:, None], weight_hh * scale[:, None]
+    seen = torch.cat([x, torch.ones_like(x[:1])])  # the bias is one weight more
     p_i, p_f, p_o = peephole[:, :, None]
     for part in _blocks(x):
         h, c = h0[:, part], c0[:, part]
         scratch = x.new_empty(4 * units, h.shape[1])
         for t in range(steps):
             a = gates[:, t, part] if keep else scratch
-            torch.addmm(b, w, x[:, t, part], out=a)
+            torch.mm(w, seen[:, t, part], out=a)
             a.addmm_(r, h if mask is None else h * mask[:, part])
             i, f, g, o = a.view(4, units, -1) if not keep else a.unflatten(0, (4, units))
             i.addcmul_(c, p_i)
@@ -132,12 +138,10 @@ def _run(
             new = cells[:, t if keep else 0, part]
             c = torch.addcmul(f * c, i, g, out=new)
             o.addcmul_(c, p_o).sigmoid_()
-            h = torch.mul(_tanh(c), o, out=out[:, t, part])
-    return out, cells, gates
-
-
-def _tanh(x: Tensor) -> Tensor:
-    return (2 * x).sigmoid_().mul_(2).sub_(1)
+            tanh = torch.mul(c, 2, out=squashed[:, t, part]) if keep else 2 * c
+            tanh.sigmoid_().mul_(2).sub_(1)
+            h = torch.mul(tanh, o, out=out[:, t, part])
+    return out, cells, squashed, gates
 
 
 class _Sequence(torch.autograd.Function):
@@ -155,13 +159,19 @@ class _Sequence(torch.autograd.Function):
         peephole: Tensor,
         bias: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        out, cells, gates = _run(x, h0, c0, mask, weight_ih, weight_hh, peephole, bias, keep=True)
-        ctx.save_for_backward(x, h0, c0, mask, weight_ih, weight_hh, peephole, out, cells, gates)
+        out, cells, squashed, gates = _run(
+            x, h0, c0, mask, weight_ih, weight_hh, peephole, bias, keep=True
+        )
+        ctx.save_for_backward(
+            x, h0, c0, mask, weight_ih, weight_hh, peephole, out, cells, squashed, gates
+        )
         return out, cells
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor, grad_cells: Tensor) -> tuple[Tensor | None, ...]:
-        (x, h0, c0, mask, weight_ih, weight_hh, peephole, out, cells, gates) = ctx.saved_tensors
+        (x, h0, c0, mask, weight_ih, weight_hh, peephole, out, cells, squashed, gates) = (
+            ctx.saved_tensors
+        )
         units, steps = out.shape[:2]
         p_i, p_f, p_o = peephole[:, :, None]
         da = torch.empty_like(gates)
@@ -170,19 +180,20 @@ class _Sequence(torch.autograd.Function):
             dh, dc = torch.zeros_like(h0[:, part]), torch.zeros_like(c0[:, part])
             for t in reversed(range(steps)):
                 i, f, g, o = gates[:, t, part].unflatten(0, (4, units))
-                before = cells[:, t - 1, part] if t else c0[:, part]
+                tanh, before = squashed[:, t, part], cells[:, t - 1, part] if t else c0[:, part]
                 d_i, d_f, d_g, d_o = da[:, t, part].unflatten(0, (4, units))
-                dh = grad_out[:, t, part] + dh
-                squashed = _tanh(cells[:, t, part])
-                torch.mul(dh * squashed, o * (1 - o), out=d_o)
-                dc = grad_cells[:, t, part] + dc + dh * o * (1 - squashed * squashed) + d_o * p_o
-                torch.mul(dc * g, i * (1 - i), out=d_i)
-                torch.mul(dc * before, f * (1 - f), out=d_f)
-                torch.mul(dc * i, 1 - g * g, out=d_g)
-                dc = dc * f + d_i * p_i + d_f * p_f
+                dh += grad_out[:, t, part]
+                dc += grad_cells[:, t, part]
+                _sigmoid_backward(dh * tanh, o, grad_input=d_o)
+                dc += _tanh_backward(dh.mul_(o), tanh)
+                dc.addcmul_(d_o, p_o)
+                _sigmoid_backward(dc * g, i, grad_input=d_i)
+                _sigmoid_backward(dc * before, f, grad_input=d_f)
+                _tanh_backward_out(dc * i, g, grad_input=d_g)
+                dc.mul_(f).addcmul_(d_i, p_i).addcmul_(d_f, p_f)
                 dh = weight_hh.t() @ da[:, t, part]
                 if mask is not None:
-                    dh = dh * mask[:, part]
+                    dh.mul_(mask[:, part])
             grad_h0[:, part], grad_c0[:, part] = dh, dc
         seen = torch.cat([h0[:, None], out[:, :-1]], dim=1)  # h of the step before
         seen = seen if mask is None else seen * mask[:, None]

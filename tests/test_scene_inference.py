@@ -1,0 +1,125 @@
+"""Networks over whole videos: what is written, and that nothing is kept but the state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from flowsight import checkpoint, scene_counts, scene_inference, scene_networks
+from flowsight.datasets import background
+from flowsight.datasets.rendering import scenes
+from flowsight.datasets.scene_sequences import network_input
+from flowsight.errors import InputError
+from flowsight.scene_rows import (
+    SceneInputParams,
+    SceneNetworkParams,
+    SceneRowParams,
+    SceneTrainParams,
+)
+
+ROW = SceneRowParams(
+    model="background",
+    task="segmentation",
+    network=SceneNetworkParams(lstm_units=(3,), gru_units=(2,), filters=(3,), dropout=0.5),
+    input=SceneInputParams(
+        colour=True,
+        background_frames=3,
+        pixel_stride=2,
+        crop=(8, 8),
+        flip=False,
+        recolour=False,
+        light=0.0,
+    ),
+    train=SceneTrainParams(
+        epochs=1, batches=1, batch_size=1, warmup_frames=0, chunk_frames=1, chunks=1,
+        moving_share=0.0, lr=0.01, schedule="constant",
+    ),
+    threshold=0.12,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scenes, and a checkpoint of chance weights."""
+    root = tmp_path_factory.mktemp("inference")
+    scenes.render(root / "raw", seed=1, num_frames=12, shape=(40, 56))
+    torch.manual_seed(0)
+    checkpoint.save(scene_networks.build(ROW).state_dict(), root / "model/model.pt")
+    return root
+
+
+def test_a_camera_gives_what_the_whole_video_gives(trained: Path) -> None:
+    network = scene_inference.load(ROW, trained / "model")
+    rng = np.random.default_rng(0)
+    film = rng.integers(0, 256, (7, 10, 12, 3)).astype(np.uint8)
+    asked: list[int] = []
+
+    def camera() -> Iterator[np.ndarray]:
+        for index, frame in enumerate(film):
+            asked.append(index)
+            yield frame
+
+    stream = scene_inference.moving_probabilities(network, camera(), ROW.input)
+    first = next(stream)
+    assert asked == [0, 1, 2]  # what the background is made of, and no more
+    place = np.median(film[:3], axis=0)
+    with torch.inference_mode():
+        logits, _ = network(torch.from_numpy(network_input(film, place))[None])
+    expected = logits[0].sigmoid().numpy()
+    np.testing.assert_allclose([first, *stream], expected, atol=1e-5)
+    assert asked == list(range(7))
+
+
+def test_all_videos_are_predicted_and_repeat(trained: Path, tmp_path: Path) -> None:
+    videos = background.open_videos(trained / "raw", ["baseline/street", "shadow/room"])
+    for out in ("one", "two"):
+        scene_inference.predict(
+            row=ROW, videos=videos, trained_on=["shadow/room"], checkpoint_dir=trained / "model",
+            threads=1, out=tmp_path / out,
+        )  # fmt: skip
+    table = scene_counts.read(tmp_path / "one", videos)
+    assert table.groupby("video_id")["subset"].unique().map(sorted).to_dict() == {
+        "baseline/street": ["unseen"],
+        "shadow/room": ["test", "train"],
+    }
+    for name in ("counts.parquet", "baseline/street.zip", "shadow/room.zip"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    network = scene_inference.load(ROW, trained / "model")
+    film = np.stack(list(background.frames(videos[0], colour=True)))
+    with torch.inference_mode():
+        inputs = network_input(film, background.median_background(film[:3]))
+        found = network(torch.from_numpy(inputs)[None])[0][0, 8].sigmoid().numpy() >= ROW.threshold
+    assert 0 < found.mean() < 1
+    stored = scene_counts.read_mask(tmp_path / "one", "baseline/street", 8)
+    assert (stored != found).mean() < 0.001  # sums in another order
+    row = pd.read_parquet(tmp_path / "one/counts.parquet").set_index("item_id")
+    assert row.loc["baseline/street/000009", ["tp", "fp", "fn", "tn"]].sum() == (
+        np.isin(background.read_truth(videos[0], 8), (0, 50, 255)).sum()
+    )
+
+
+def test_mistakes_are_named(trained: Path, tmp_path: Path) -> None:
+    network = scene_inference.load(ROW, trained / "model")
+    frames = [np.zeros((8, 9, 3), np.uint8)] * 4 + [np.zeros((8, 8, 3), np.uint8)]
+    with pytest.raises(InputError, match=r"of shape \(8, 9, 3\), got \(8, 8, 3\)"):
+        list(scene_inference.moving_probabilities(network, frames, ROW.input))
+    with pytest.raises(InputError, match="expected a checkpoint in"):
+        scene_inference.load(ROW, tmp_path)
+    other = replace(ROW, input=replace(ROW.input, colour=False))
+    with pytest.raises(InputError, match="expected the weights of this network"):
+        scene_inference.load(other, trained / "model")
+    state = {name: torch.full_like(t, torch.nan) for name, t in network.state_dict().items()}
+    checkpoint.save(state, tmp_path / "model.pt")
+    videos = background.open_videos(trained / "raw", ["baseline/street"])
+    with pytest.raises(InputError, match=r"finite probabilities for baseline/street"):
+        scene_inference.predict(
+            row=ROW, videos=videos, trained_on=[], checkpoint_dir=tmp_path, threads=1,
+            out=tmp_path / "out",
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()
