@@ -47,7 +47,6 @@ MAY_IMPORT = {
     "scene_training.py": TORCH,
     "scene_inference.py": TORCH,
     "scene_networks.py": TORCH,
-    "adam.py": TORCH,
     "saliency_inference.py": {"torch"},
     "saliency_networks.py": {"torch"},
     "saliency_training.py": {"torch"},

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from flowsight import resume, scene_networks, seeding
-from flowsight.adam import Adam
 from flowsight.datasets import scene_sequences
 from flowsight.datasets.background import Video
 from flowsight.datasets.scene_sequences import TrainingVideo
@@ -86,7 +85,7 @@ def fit(
         seeding.seed_everything(seed)
         network = scene_networks.build(row).to(device).train()
         # foreach=False: the same sums on every device, and no slower for so few weights
-        optimizer = Adam(network.parameters(), lr=row.train.lr)
+        optimizer = torch.optim.Adam(network.parameters(), lr=row.train.lr, foreach=False)
         history = _restore(resume.load(scratch_key), network, optimizer)
         display = EpochProgress(
             f"train {row_name}", row.train.epochs, row.train.batches, len(history)
@@ -121,7 +120,7 @@ def learning_rate(params: SceneTrainParams, epoch: int) -> float:
 
 def _epoch(
     network: BackgroundNetwork,
-    optimizer: Adam,
+    optimizer: torch.optim.Adam,
     videos: Sequence[TrainingVideo],
     row: SceneRowParams,
     seed: int,
@@ -129,7 +128,7 @@ def _epoch(
     display: EpochProgress,
     device: torch.device,
 ) -> Epoch:
-    lr = optimizer.lr = learning_rate(row.train, epoch)
+    lr = optimizer.param_groups[0]["lr"] = learning_rate(row.train, epoch)
     seeding.seed_everything(seed, epoch + 1)  # dropout
     rng = np.random.default_rng([seed, epoch + 1])  # sequences
     sums = torch.zeros(4, dtype=torch.float64, device=device)
@@ -154,7 +153,7 @@ def _epoch(
 
 def _batch(
     network: BackgroundNetwork,
-    optimizer: Adam,
+    optimizer: torch.optim.Adam,
     frames: Tensor,
     truth: Tensor,
     params: SceneTrainParams,
@@ -198,7 +197,9 @@ def _check_finite(epoch: Epoch, row_name: str) -> None:
         )
 
 
-def _state(network: BackgroundNetwork, optimizer: Adam, history: Sequence[Epoch]) -> dict[str, Any]:
+def _state(
+    network: BackgroundNetwork, optimizer: torch.optim.Adam, history: Sequence[Epoch]
+) -> dict[str, Any]:
     return {
         "network": network.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -207,7 +208,7 @@ def _state(network: BackgroundNetwork, optimizer: Adam, history: Sequence[Epoch]
 
 
 def _restore(
-    state: dict[str, Any] | None, network: BackgroundNetwork, optimizer: Adam
+    state: dict[str, Any] | None, network: BackgroundNetwork, optimizer: torch.optim.Adam
 ) -> list[Epoch]:
     if state is None:
         return []

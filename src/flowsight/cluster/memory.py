@@ -59,7 +59,8 @@ def _own(stage: pipeline.Stage, tree: Path) -> int:
     params: Any = pipeline.read_yaml(tree / "params.yaml")
     try:
         row = params["instances"][stage.group][stage.key]["row"]
-        return int(params["rows"][row]["train"]["batch_size"])
+        rows = {**params["rows"], **params.get("images", {}).get("rows", {})}
+        return int(rows[row]["train"]["batch_size"])
     except (KeyError, TypeError, ValueError):
         return 16
 
