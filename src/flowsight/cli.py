@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flowsight import errors
-from flowsight.commands import cluster, registry, serving, standalone, tracking
+from flowsight.commands import cluster, registry, results, serving, standalone, tracking
 
 app = typer.Typer(
     help="From raw videos to two-stream attention results, reproducibly.",
@@ -129,6 +129,7 @@ def import_denseflow(
 
 cluster.register(app)
 registry.register(app)
+results.register(app)
 serving.register(app)
 standalone.register(app)
 tracking.register(app)
