@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from flowsight.datasets.rendering import exact
+from flowsight.datasets.rendering.exact import transform
 from flowsight.datasets.rendering.figure import (
     FOREARM,
     TORSO,
@@ -23,7 +25,7 @@ from flowsight.datasets.rendering.figure import (
     shoulder_point,
     skeleton,
 )
-from flowsight.datasets.rendering.layers import Colour, Layer, affine, ellipse, rectangle, transform
+from flowsight.datasets.rendering.layers import Colour, Layer, affine, ellipse, rectangle
 
 CLASSES = ("Drink", "Kick", "KickBall", "Phone", "Pull", "Push", "Run", "Walk")
 """In the order of classInd.txt."""
@@ -84,26 +86,26 @@ def pose_at(action: str, look: Look, seconds: float, phase: float, glide: float 
 
 def _stride(angle: float, swing: float, bend: float) -> tuple[float, float]:
     """Hip and knee of one leg in a stride: the knee bends while the leg swings forward."""
-    return swing * np.sin(angle), 0.12 + bend * (0.5 + 0.5 * np.cos(angle)) ** 2
+    return swing * exact.sin(angle), 0.12 + bend * np.square(0.5 + 0.5 * exact.cos(angle))
 
 
 def _gait(look: Look, angle: float, way: float) -> Pose:
     near, far = _stride(angle, 0.45, 0.95), _stride(angle + np.pi, 0.45, 0.95)
-    arm = 0.5 * np.sin(angle)
-    advance = 4 * 0.46 * np.sin(0.45) * look.height / (2 * np.pi)
+    arm = 0.5 * exact.sin(angle)
+    advance = 4 * 0.46 * exact.sin(0.45) * look.height / (2 * np.pi)
     return Pose(
         travel=_GLIDE * advance * way,
         lean=0.1,
         hips=(near[0], far[0]),
         knees=(near[1], far[1]),
         shoulders=(-arm, arm),
-        elbows=(0.9 - 0.3 * np.sin(angle), 0.9 + 0.3 * np.sin(angle)),
+        elbows=(0.9 - 0.3 * exact.sin(angle), 0.9 + 0.3 * exact.sin(angle)),
     )
 
 
 def _lean_on_box(look: Look, angle: float, way: float) -> Pose:
     near, far = _stride(angle, 0.3, 0.5), _stride(angle + np.pi, 0.3, 0.5)
-    travel = 0.75 * 4 * 0.46 * np.sin(0.3) * look.height / (2 * np.pi) * way
+    travel = 0.75 * 4 * 0.46 * exact.sin(0.3) * look.height / (2 * np.pi) * way
     pose = Pose(
         travel=travel,
         depth=_AWAY * travel,
@@ -119,9 +121,9 @@ def _lean_on_box(look: Look, angle: float, way: float) -> Pose:
 
 
 def _kick(angle: float) -> Pose:
-    hip = 0.42 - 0.58 * np.cos(angle)
-    knee = 0.1 + 0.75 * (0.5 + 0.5 * np.cos(angle - 0.7)) ** 2
-    sway = 0.35 * np.cos(angle)
+    hip = 0.42 - 0.58 * exact.cos(angle)
+    knee = 0.1 + 0.75 * np.square(0.5 + 0.5 * exact.cos(angle - 0.7))
+    sway = 0.35 * exact.cos(angle)
     return Pose(
         lean=-0.06,
         hips=(hip, -0.05),
@@ -132,7 +134,7 @@ def _kick(angle: float) -> Pose:
 
 
 def _raise_hand(look: Look, angle: float) -> Pose:
-    share = 0.5 - 0.5 * np.cos(angle)
+    share = 0.5 - 0.5 * exact.cos(angle)
     pose = Pose(hips=(0.04, -0.08), knees=(0.04, 0.04), elbows=(0.2, 0.25), shoulders=(0, -0.05))
     low, high = np.array([0.23, 0.22]), np.array([0.125, -0.125])
     dx, dy = (low + share * (high - low)) * look.height
@@ -201,7 +203,9 @@ def _at_foot(action: str, look: Look, matrices: dict[str, np.ndarray]) -> Layer:
     colour, shine, line = ball if action == "KickBall" else pad
     return Layer(
         name="foot_prop",
-        matrix=matrices["near_foot"] @ affine(0, np.array([0.1, -0.055]) * look.height),
+        matrix=exact.compose(
+            matrices["near_foot"], affine(0, np.array([0.1, -0.055]) * look.height)
+        ),
         outline=ellipse((0, 0), radius, radius),
         colour=colour,
         details=((seam, line), (spot, shine)),

@@ -156,7 +156,8 @@ def _hall(canvas: np.ndarray, y: float, rng: np.random.Generator) -> None:
         draw_polygon(canvas, ellipse((x + 12, 24), 11, 14), (142, 150, 172))
         draw_polygon(canvas, rectangle(x + 1, 24, x + 23, y), (142, 150, 172))
         draw_polygon(canvas, rectangle(x + 26, 8, x + 31, y), (208, 200, 184))
-    rows = np.linspace(0, 1, 5) ** 1.5 * (height - y) + y
+    steps = np.linspace(0, 1, 5)
+    rows = steps * np.sqrt(steps) * (height - y) + y
     for row in range(4):
         for column in range(-2, int(width / 12) + 2):
             tone = (176, 170, 158) if (row + column) % 2 else (140, 136, 130)

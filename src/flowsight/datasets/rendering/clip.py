@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from flowsight.datasets.rendering import actions, background, figure, layers
+from flowsight.datasets.rendering import actions, background, exact, figure, layers
 
 KEYPOINTS = (
     "nose",
@@ -92,8 +92,8 @@ def stage_layers(
     screen = np.array([[take.facing, 0, x], [0, 1, y], [0, 0, 1]], np.float64)
     joints = figure.keypoints(take.look, matrices)
     return (
-        [replace(layer, matrix=screen @ layer.matrix) for layer in ordered],
-        {name: (layers.transform(screen, at), part) for name, (at, part) in joints.items()},
+        [replace(layer, matrix=exact.compose(screen, layer.matrix)) for layer in ordered],
+        {name: (exact.transform(screen, at), part) for name, (at, part) in joints.items()},
     )
 
 
@@ -147,7 +147,7 @@ def box_around(mask: np.ndarray) -> np.ndarray:
 
 def _cast_shadow(image: np.ndarray, parts: list[layers.Layer]) -> np.ndarray:
     """Darken the floor below everything that stands on it."""
-    outlines = [layers.transform(part.matrix, part.outline) for part in parts]
+    outlines = [exact.transform(part.matrix, part.outline) for part in parts]
     ground = max(outline[:, 1].max() for outline in outlines)
     shadow = np.zeros(image.shape[:2], np.uint8)
     for part, outline in zip(parts, outlines, strict=True):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flowsight.datasets.rendering import exact
+from flowsight.datasets.rendering.exact import transform
 from flowsight.datasets.rendering.layers import (
     Colour,
     Layer,
@@ -18,7 +20,6 @@ from flowsight.datasets.rendering.layers import (
     ellipse,
     limb,
     rectangle,
-    transform,
 )
 
 THIGH, SHIN, TORSO, UPPER_ARM, FOREARM = 0.24, 0.22, 0.285, 0.165, 0.185
@@ -103,11 +104,13 @@ def reach(dx: float, dy: float, height: float) -> tuple[float, float]:
     Targets out of reach are approached with a nearly straight arm (law of cosines).
     """
     upper, lower = UPPER_ARM * height, FOREARM * height
-    distance = float(np.clip(np.hypot(dx, dy), 1.02 * abs(lower - upper), 0.995 * (upper + lower)))
-    cosine = (distance**2 - upper**2 - lower**2) / (2 * upper * lower)
-    elbow = float(np.arccos(np.clip(cosine, -1, 1)))
-    ahead = np.arctan2(lower * np.sin(elbow), upper + lower * np.cos(elbow))
-    return float(np.arctan2(dx, dy) - ahead), elbow
+    distance = float(
+        np.clip(np.sqrt(dx * dx + dy * dy), 1.02 * abs(lower - upper), 0.995 * (upper + lower))
+    )
+    cosine = (distance * distance - upper * upper - lower * lower) / (2 * upper * lower)
+    elbow = float(exact.arccos(cosine))
+    ahead = exact.arctan2(lower * exact.sin(elbow), upper + lower * exact.cos(elbow))
+    return float(exact.arctan2(dx, dy) - ahead), elbow
 
 
 def skeleton(look: Look, pose: Pose) -> dict[str, np.ndarray]:
@@ -125,7 +128,7 @@ def skeleton(look: Look, pose: Pose) -> dict[str, np.ndarray]:
         legs |= {f"{side}_thigh": thigh, f"{side}_shin": shin, f"{side}_foot": affine(flat, ankle)}
     feet = [transform(legs[f"{side}_foot"], _foot(look))[:, 1].max() for side in ("near", "far")]
     pelvis = np.array([pose.travel, -max(feet) - pose.depth])
-    matrices = {name: affine(0, pelvis) @ matrix for name, matrix in legs.items()}
+    matrices = {name: exact.compose(affine(0, pelvis), matrix) for name, matrix in legs.items()}
     matrices["torso"] = affine(-pose.lean, pelvis)
     neck = transform(matrices["torso"], np.array([0, -TORSO * height]))
     matrices["neck"] = matrices["head"] = affine(-0.4 * pose.lean, neck)
@@ -155,7 +158,7 @@ def _head(look: Look) -> tuple[np.ndarray, tuple[Detail, ...]]:
     nose = centre + np.array([1.12 * radius, 0.22 * radius])
     outline = np.insert(circle, 2, nose, axis=0)
     arc = np.radians(np.linspace(-40, -235, 14))
-    hair = np.stack([0.95 * np.cos(arc), 1.08 * np.sin(arc)], axis=1) * radius + centre
+    hair = np.stack([0.95 * exact.cos(arc), 1.08 * exact.sin(arc)], axis=1) * radius + centre
     hair = np.concatenate([hair, centre + radius * np.array([[-0.25, 0.35], [-0.1, -0.35]])])
     eye = ellipse(centre + radius * np.array([0.55, -0.05]), 0.11 * radius, 0.17 * radius)
     mouth = rectangle(0.45 * radius, 0.47 * radius, 0.8 * radius, 0.57 * radius) + centre

@@ -7,10 +7,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from flowsight.datasets.rendering import exact
 from flowsight.datasets.rendering.background import texture, value_noise
 from flowsight.datasets.rendering.formats import write_image
 from flowsight.datasets.rendering.layers import (
     Colour,
+    affine,
     draw_polygon,
     ellipse,
     enlarge,
@@ -62,8 +64,8 @@ def render_pair(
         centre = np.array([side, 0.5]) * shape[::-1] + rng.uniform(-0.1, 0.1, 2) * shape[::-1]
         outline = _OUTLINES[(number + index) % len(_OUTLINES)](rng)
         turn = rng.uniform(-0.6, 0.6)
-        rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-        image, seen = _place(image, rng, outline @ rotation * size + centre, hue + 90)
+        turned = exact.transform(affine(-turn), outline)
+        image, seen = _place(image, rng, turned * size + centre, hue + 90)
         mask |= seen
     noisy = image + rng.normal(0, 2.5, image.shape)
     return np.clip(np.rint(noisy), 0, 255).astype(np.uint8), mask
@@ -93,7 +95,7 @@ def _clutter(rng: np.random.Generator, shape: tuple[int, int], hue: float) -> np
 
 def _shard(rng: np.random.Generator, centre: np.ndarray, radius: np.ndarray) -> np.ndarray:
     angles = np.sort(rng.uniform(0, 2 * np.pi, 5))
-    return centre + np.stack([np.cos(angles), np.sin(angles)], axis=1) * radius * 1.2
+    return centre + np.stack([exact.cos(angles), exact.sin(angles)], axis=1) * radius * 1.2
 
 
 def _place(
@@ -120,13 +122,13 @@ def _surface(
     bright = np.array(_colour(hue, rng.uniform(130, 210), rng.uniform(190, 240)), np.float32)
     dark = np.array(_colour(hue + rng.uniform(-20, 20), 190, rng.uniform(90, 150)), np.float32)
     angle, period = rng.uniform(0, np.pi), rng.uniform(5, 10)
-    along = columns * np.cos(angle) + rows * np.sin(angle)
-    across = rows * np.cos(angle) - columns * np.sin(angle)
+    along = columns * exact.cos(angle) + rows * exact.sin(angle)
+    across = rows * exact.cos(angle) - columns * exact.sin(angle)
     kind = int(rng.integers(4))
     share = {
         0: np.zeros(shape, np.float32),
-        1: 0.5 + 0.5 * np.tanh(4 * np.sin(2 * np.pi * along / period)),
-        2: 0.5 + 0.5 * np.tanh(6 * (np.sin(along * 0.8) * np.sin(across * 0.8) - 0.45)),
+        1: 0.5 + 0.5 * exact.tanh(4 * exact.sin(2 * np.pi * along / period)),
+        2: 0.5 + 0.5 * exact.tanh(6 * (exact.sin(along * 0.8) * exact.sin(across * 0.8) - 0.45)),
         3: 0.5 + 0.5 * texture(shape, rng),
     }[kind][:, :, None]
     top, bottom = outline[:, 1].min(), outline[:, 1].max()
@@ -138,34 +140,34 @@ def _blob(rng: np.random.Generator) -> np.ndarray:
     angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
     radius = np.ones(64)
     for order in (2, 3, 4):
-        radius += rng.uniform(-0.16, 0.16) * np.cos(order * angles + rng.uniform(0, 6))
-    return np.stack([np.cos(angles), np.sin(angles)], axis=1) * radius[:, None]
+        radius += rng.uniform(-0.16, 0.16) * exact.cos(order * angles + rng.uniform(0, 6))
+    return np.stack([exact.cos(angles), exact.sin(angles)], axis=1) * radius[:, None]
 
 
 def _star(rng: np.random.Generator) -> np.ndarray:
     points = int(rng.integers(5, 8))
     angles = np.arange(2 * points) * np.pi / points
     radius = np.where(np.arange(2 * points) % 2, rng.uniform(0.5, 0.62), 1.2)
-    return np.stack([np.sin(angles), -np.cos(angles)], axis=1) * radius[:, None]
+    return np.stack([exact.sin(angles), -exact.cos(angles)], axis=1) * radius[:, None]
 
 
 def _flower(rng: np.random.Generator) -> np.ndarray:
     angles = np.linspace(0, 2 * np.pi, 120, endpoint=False)
-    radius = 0.85 + 0.28 * np.cos(int(rng.integers(5, 8)) * angles)
-    return np.stack([np.cos(angles), np.sin(angles)], axis=1) * radius[:, None]
+    radius = 0.85 + 0.28 * exact.cos(int(rng.integers(5, 8)) * angles)
+    return np.stack([exact.cos(angles), exact.sin(angles)], axis=1) * radius[:, None]
 
 
 def _fish(rng: np.random.Generator) -> np.ndarray:
     angles = np.linspace(0.36, 2 * np.pi - 0.36, 48)
     height = rng.uniform(0.5, 0.7)
-    body = np.stack([-1.2 * np.cos(angles), height * np.sin(angles)], axis=1)
+    body = np.stack([-1.2 * exact.cos(angles), height * exact.sin(angles)], axis=1)
     tail = np.array([(-1.75, -0.62), (-1.5, 0.0), (-1.75, 0.62)])
     return np.concatenate([body, tail])
 
 
 def _vase(rng: np.random.Generator) -> np.ndarray:
     y = np.linspace(-1.2, 1.1, 24)
-    half = 0.58 + rng.uniform(0.2, 0.32) * np.cos(2.86 * (y - 0.3))
+    half = 0.58 + rng.uniform(0.2, 0.32) * exact.cos(2.86 * (y - 0.3))
     return np.concatenate([np.stack([half, y], axis=1), np.stack([-half, y], axis=1)[::-1]])
 
 

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from flowsight.datasets.rendering import exact
+from flowsight.datasets.rendering.exact import transform
+
 OVERSAMPLING = 3
 """Odd, so that a pixel's centre is the centre of one fine pixel."""
 
@@ -47,13 +50,8 @@ class Layer:
 
 def affine(angle_rad: float = 0.0, origin: Point = (0.0, 0.0)) -> np.ndarray:
     """Matrix (3, 3) that turns local +y (down) forward (+x) by an angle, then moves it."""
-    cos, sin = np.cos(angle_rad), np.sin(angle_rad)
+    cos, sin = exact.cos(angle_rad), exact.sin(angle_rad)
     return np.array([[cos, sin, origin[0]], [-sin, cos, origin[1]], [0.0, 0.0, 1.0]])
-
-
-def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Apply a (3, 3) affine matrix to (..., 2) points."""
-    return points @ matrix[:2, :2].T + matrix[:2, 2]
 
 
 def draw_polygon(canvas: np.ndarray, points: np.ndarray, colour: Sequence[int] | int) -> None:
@@ -106,9 +104,9 @@ def _add_grain(image: np.ndarray, labels: np.ndarray, layers: Sequence[Layer]) -
         if layer.grain == 0 or not len(rows):
             continue
         pixels = np.stack([columns, rows], axis=1).astype(np.float64)
-        x, y = transform(np.linalg.inv(layer.matrix), pixels).T
+        x, y = transform(exact.invert(layer.matrix), pixels).T
         phase = layer.grain_phase
-        pattern = np.sin(1.1 * x + 0.5 * y + phase) + np.sin(0.35 * x - 1.25 * y + 2 * phase)
+        pattern = exact.sin(1.1 * x + 0.5 * y + phase) + exact.sin(0.35 * x - 1.25 * y + 2 * phase)
         shaded[rows, columns] *= (1 + layer.grain / 2 * pattern)[:, None]
     return np.clip(np.rint(shaded), 0, 255).astype(np.uint8)
 
@@ -135,7 +133,7 @@ def exact_flow(
     for index, (now, then) in enumerate(zip(layers, following, strict=True)):
         rows, columns = np.nonzero(labels == index)
         pixels = np.stack([columns, rows], axis=1).astype(np.float64)
-        moved = transform(then.matrix @ np.linalg.inv(now.matrix), pixels)
+        moved = transform(exact.compose(then.matrix, exact.invert(now.matrix)), pixels)
         flow[:, rows, columns] = (moved - pixels).T
     return flow
 
@@ -144,17 +142,17 @@ def limb(length: float, start: float, end: float) -> np.ndarray:
     """Outline of a tapered limb along local +y, round at both ends; radii at start and end."""
     upper = np.linspace(np.pi, 2 * np.pi, 9)
     lower = np.linspace(0, np.pi, 9)
-    top = np.stack([start * np.cos(upper), start * np.sin(upper)], axis=1)
-    bottom = np.stack([end * np.cos(lower), length + end * np.sin(lower)], axis=1)
+    top = np.stack([start * exact.cos(upper), start * exact.sin(upper)], axis=1)
+    bottom = np.stack([end * exact.cos(lower), length + end * exact.sin(lower)], axis=1)
     return np.concatenate([top, bottom])
 
 
 def ellipse(centre: Point, radius_x: float, radius_y: float) -> np.ndarray:
     """Outline (28, 2) of an ellipse."""
     angle = np.arange(28) * (2 * np.pi / 28)
-    return np.stack([np.cos(angle) * radius_x, np.sin(angle) * radius_y], axis=1) + np.asarray(
-        centre
-    )
+    return np.stack(
+        [exact.cos(angle) * radius_x, exact.sin(angle) * radius_y], axis=1
+    ) + np.asarray(centre)
 
 
 def rectangle(x1: float, y1: float, x2: float, y2: float) -> np.ndarray:

@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from flowsight.datasets.rendering import actions, background, figure, layers
+from flowsight.datasets.rendering import actions, background, exact, figure, layers
 from flowsight.datasets.rendering.formats import write_image
 from flowsight.progress import track
 
@@ -96,14 +96,14 @@ def render_frame(
     fine = layers.enlarge(np.zeros(scene.place.shape[:2], np.uint8))
     shade, solid = fine.copy(), fine.copy()
     for part, mover in parts:
-        outline = layers.transform(part.matrix, part.outline)
+        outline = exact.transform(part.matrix, part.outline)
         layers.draw_polygon(shade, _shadow_of(outline, mover.ground_at(frame), scene.sun), 255)
         layers.draw_polygon(solid, outline, 255)
     shadow, cover = layers.shrink(shade), layers.shrink(solid)
     light = 1 - (1 - _SHADOW_LIGHT) * shadow.astype(np.float32)[:, :, None] / 255
     place = np.rint(scene.place * light).astype(np.uint8)
     image, _ = layers.composite(place, [part for part, _ in parts])
-    brightness = 1 + scene.flicker * np.sin(0.23 * frame)
+    brightness = 1 + scene.flicker * exact.sin(0.23 * frame)
     noisy = image * brightness + rng.normal(0, 1.8, image.shape)
     return np.clip(np.rint(noisy), 0, 255).astype(np.uint8), _ground_truth(scene, cover, shadow)
 
@@ -200,7 +200,7 @@ def _walker(
         pose = replace(pose, travel=0.0)
         screen = np.array([[facing, 0, x], [0, 1, ground], [0, 0, 1]], np.float64)
         parts = figure.figure_layers(look, figure.skeleton(look, pose))
-        return [replace(part, matrix=screen @ part.matrix) for part in parts.values()]
+        return [replace(part, matrix=exact.compose(screen, part.matrix)) for part in parts.values()]
 
     return Mover(layers_at=layers_at, ground_at=lambda frame: ground)
 
@@ -236,7 +236,7 @@ def _car(
             parts.append(
                 layers.Layer(
                     name=name,
-                    matrix=screen @ turn,
+                    matrix=exact.compose(screen, turn),
                     outline=wheel,
                     colour=(38, 38, 42),
                     details=((hub, (170, 170, 174)),),
