@@ -243,6 +243,7 @@ def test_instances_are_rows_by_splits() -> None:
                 "model": "saliency",
                 "task": "saliency",
                 "init": init,
+                "slim": None if init is None else {"plan": "f"},
                 "network": {"weights": "w.pth" if init is None else None},
             }
             for name, init in (("fcn", None), ("fcn_f", "fcn"))
@@ -255,6 +256,9 @@ def test_instances_are_rows_by_splits() -> None:
     assert {k: v["init"] for k, v in found["slim"].items()} == {
         "fcn_f-1": "fcn-1", "fcn_f-2": "fcn-2",
     }  # fmt: skip
+    # a stage hangs on its own plan, and on no other
+    assert {item["plan"] for item in found["slim"].values()} == {"images.plans.f"}
+    assert found["predict_saliency"]["fcn-1"]["plan"] == "images.rows.fcn.slim"
     assert list(found["predict_saliency"]) == ["fcn-1", "fcn-2", "fcn_f-1", "fcn_f-2"]
     assert not any(image_instances.instances(images, ["two_stream"]).values())
     item = image_instances.evaluate_item(images)

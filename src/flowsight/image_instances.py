@@ -35,6 +35,7 @@ def instances(images: Mapping[str, Any] | None, systems: Collection[str]) -> dic
                 "task": row["task"],
                 # a file that always exists stands for "no weights file"
                 "weights": "README.md" if weights in (None, "imagenet") else weights,
+                "plan": _plan(name, row),
             }
             key = f"{name}-{split_id}"
             found["predict_saliency"][key] = item
@@ -47,6 +48,12 @@ def instances(images: Mapping[str, Any] | None, systems: Collection[str]) -> dic
                     "init": f"{row['init']}-{split_id}",
                 }
     return found
+
+
+def _plan(name: str, row: Mapping[str, Any]) -> str:
+    """The parameter that holds the row's plan: another plan makes no result of it stale."""
+    own = f"images.rows.{name}.slim"
+    return own if row["slim"] is None else f"images.plans.{row['slim']['plan']}"
 
 
 def evaluate_item(images: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ COLUMNS = ("picture", "item_id", "rows")
 COLOURS = ("#1d2530", "#18866b", "#3b6fd4", "#d9722e", "#8b5fbf", "#c2415b", "#7a8699", "#b8962e")
 _INK, _RULE = "#1d2530", "#d5dae1"
 _HEIGHT_PX, _GAP_PX, _HEAD_PX = 150, 8, 24
+_PER_LINE = 8
 
 
 def curve_figure(curves: Mapping[str, Floats], path: Path) -> None:
@@ -77,18 +78,22 @@ def _as_rgb(levels: npt.NDArray[np.uint8]) -> Image:
 
 
 def _strip(panels: Mapping[str, Image], path: Path) -> None:
-    """Panels side by side under their names."""
+    """Panels under their names, side by side, in as few lines as hold them all."""
     height, width = next(iter(panels.values())).shape[:2]
     across = max(40, round(_HEIGHT_PX * width / height))
-    total = len(panels) * across + (len(panels) + 1) * _GAP_PX
-    tall = _HEAD_PX + _HEIGHT_PX + _GAP_PX
+    line = _HEAD_PX + _HEIGHT_PX
+    per_line = min(len(panels), _PER_LINE)
+    num_lines = -(-len(panels) // per_line)
+    total = per_line * across + (per_line + 1) * _GAP_PX
+    tall = num_lines * line + _GAP_PX
     figure = blank_figure(total / 100, tall / 100)
-    for place, (name, panel) in enumerate(panels.items()):
+    for number, (name, panel) in enumerate(panels.items()):
+        down, place = divmod(number, per_line)
         small = cv2.resize(panel, (across, _HEIGHT_PX), interpolation=cv2.INTER_AREA)
-        x = _GAP_PX + place * (across + _GAP_PX)
-        ax = figure.add_axes((x / total, _GAP_PX / tall, across / total, _HEIGHT_PX / tall))
+        x, y = _GAP_PX + place * (across + _GAP_PX), tall - (down + 1) * line
+        ax = figure.add_axes((x / total, y / tall, across / total, _HEIGHT_PX / tall))
         ax.imshow(small, interpolation="nearest")
         ax.set_axis_off()
-        figure.text(x / total, 1 - 0.65 * _HEAD_PX / tall, name, fontsize=8, color=_INK,
-                    va="center")  # fmt: skip
+        heading = 1 - (down * line + 0.65 * _HEAD_PX) / tall
+        figure.text(x / total, heading, name, fontsize=8, color=_INK, va="center")
     save_figure(figure, path)
