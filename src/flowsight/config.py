@@ -38,6 +38,7 @@ __all__ = [
     "PromotionParams",
     "RowParams",
     "SampleParams",
+    "ServeParams",
     "SplitsParams",
     "TestParams",
     "TrainParams",
@@ -125,24 +126,50 @@ class PromotionParams:
     """What a model must show before it serves; a clean data gate and no leakage always count."""
 
     min_accuracy: float = 0.5
-    """Share of its test clips that the challenger gets right."""
+    """Of systems over clips: share of its test clips that the challenger gets right."""
+    min_f_beta: float = 0.5
+    """Of `saliency`: mean F-measure (beta^2 = 0.3) of its test images' argmax maps."""
+    min_f_measure: float = 0.5
+    """Of `background`: F-measure of the test frames, the mean over videos."""
     max_loss: float = 0.02
-    """Accuracy it may lose against the champion, on the same clips ..."""
+    """What it may lose of that measure against the champion, on the same items ..."""
     probability: float = 0.95
     """... with this probability at least, by a paired bootstrap."""
     bootstrap_samples: int = 2000
+    block_frames: int = 10
+    """Of `background`: consecutive test frames of a video that are drawn together at least, for
+    neighbours say nearly the same."""
     max_latency_sec: float | None = 30.0
     """Median for a short video, on the machine that promotes; null: not measured."""
     max_size_mb: float | None = 600.0
     """Of the model's weights, in 10^6 bytes; null: any."""
 
     def __post_init__(self) -> None:
-        for name in ("min_accuracy", "max_loss", "probability"):
+        for name in (
+            *("min_accuracy", "min_f_beta", "min_f_measure"),
+            *("max_loss", "probability"),
+        ):
             check(0 <= getattr(self, name) <= 1, f"{name} must be in [0, 1]")
+        check(self.block_frames >= 1, "block_frames must be at least 1")
         check(self.bootstrap_samples >= 100, "bootstrap_samples must be at least 100")
         for name in ("max_latency_sec", "max_size_mb"):
             value = getattr(self, name)
             check(value is None or value > 0, f"{name} must be positive or null")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeParams:
+    """What of each system is registered and served; null: by the system's own rule, which follows
+    from the parameters too and never from test results (`docs/serving.md`)."""
+
+    two_stream: str | None = None
+    """A fusion of `evaluate.fusions`."""
+    residual3d: str | None = None
+    """A row."""
+    saliency: str | None = None
+    """A row of `images.rows`."""
+    background: str | None = None
+    """A row of `scenes.rows`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +196,7 @@ class Params:
     alternation: AlternationParams = field(default_factory=AlternationParams)
     evaluate: EvaluateParams
     promotion: PromotionParams = field(default_factory=PromotionParams)
+    serve: ServeParams = field(default_factory=ServeParams)
     images: ImagesParams | None = None
     """The system `saliency`: pairs, plans and rows of its own."""
     instances: dict[str, Any] = field(default_factory=dict)

@@ -131,6 +131,14 @@ def test_approval_shows_the_comparison(real_dags: dict[str, Any]) -> None:
     assert approve.notifiers
 
 
+def test_every_system_can_be_promoted_and_rolled_back(real_dags: dict[str, Any]) -> None:
+    systems = {"two_stream", "residual3d", "background", "saliency"}
+    promote, rollback = real_dags["promote"], real_dags["rollback"]
+    assert set(promote.task_group.children) == systems
+    assert set(promote.params["models"]) == systems
+    assert set(rollback.params.get_param("model").schema["enum"]) == systems
+
+
 def test_a_stage_more_is_a_task_more(tmp_path: Path) -> None:
     text = (ROOT / "dvc.yaml").read_text()
     added = (

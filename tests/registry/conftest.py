@@ -96,7 +96,7 @@ def clip_table(tested: Sequence[str], learnt: Sequence[str]) -> pd.DataFrame:
     rows = [(clip, "test") for clip in tested] + [(clip, "train") for clip in learnt]
     return pd.DataFrame(
         {
-            "clip_id": [clip for clip, _ in rows],
+            "item_id": [clip for clip, _ in rows],
             "subset": [subset for _, subset in rows],
             "label": [clip.split("/")[0] for clip, _ in rows],
             "path": [f"videos/{clip}.avi" for clip, _ in rows],
@@ -137,9 +137,10 @@ class World:
         predicted = [x if h else other[x] for x, h in zip(own["label"], hit, strict=True)]
         scores = pd.DataFrame(
             {
-                "clip_id": own["clip_id"],
+                "item_id": own["item_id"],
                 "label": own["label"],
                 "predicted": predicted,
+                "score": [1.0 if h else 0.0 for h in hit],
                 "prob_Up": [0.9 if p == "Up" else 0.1 for p in predicted],
                 "prob_Down": [0.1 if p == "Up" else 0.9 for p in predicted],
             }
@@ -160,7 +161,7 @@ class World:
             tags={**basic, **self.tags, **tags},
             params={"seed": 1, "train": {"lr": 0.1}},
             metrics={"fused/top1": float(accuracy)},
-            clips=clips,
+            items=clips,
             scores=scores,
         )
 
@@ -219,7 +220,7 @@ def evidence_of(tmp_path: Path) -> Callable[..., Evidence]:
     def make(right: int = 36, version: str = "1", **changes: object) -> Evidence:
         made = World(None, tmp_path, "toy").candidate(right, **changes)  # type: ignore[arg-type]
         return Evidence(
-            model="toy", version=version, tags=made.tags, clips=made.clips, scores=made.scores
+            model="toy", version=version, tags=made.tags, items=made.items, scores=made.scores
         )
 
     return make

@@ -86,7 +86,7 @@ def test_a_version_without_evidence(world) -> None:
         world,
         lambda: evidence.load(world.registry, version),
         NotThereError,
-        "expected the artifact registry/clips.csv",
+        "expected the artifact registry/items.csv",
     )
 
 

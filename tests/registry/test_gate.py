@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Callable
 from itertools import pairwise
 
+import pandas as pd
 import pytest
 
 from flowsight.config import PromotionParams
 from flowsight.registry import gate
 from flowsight.registry.evidence import Evidence
 from flowsight.registry.gate import Verdict
+from flowsight.registry.subjects import scenes
 
 HERE = "a" * 40
 LIMITS = PromotionParams(bootstrap_samples=2000)
@@ -61,13 +63,13 @@ def test_clips_learnt_from_are_found_by_name_and_by_content(evidence_of: Callabl
     assert refused(verdict) == ["test clips learnt from"]
     assert verdict.reasons == ["test clips learnt from: the champion was trained on Up/t00"]
     own = evidence_of(learnt=["Up/renamed"])
-    own.clips.loc[own.clips["clip_id"] == "Up/renamed", "sha256"] = "hash of Down/t01"
+    own.items.loc[own.items["item_id"] == "Up/renamed", "sha256"] = "hash of Down/t01"
     assert "the challenger was trained on Down/t01" in judge(own).reasons[0]
 
 
 def test_validation_clips_count_as_learnt(evidence_of: Callable) -> None:
     champion = evidence_of(learnt=["Up/t00"])
-    champion.clips.loc[champion.clips["subset"] == "train", "subset"] = "val"
+    champion.items.loc[champion.items["subset"] == "train", "subset"] = "val"
     assert refused(judge(evidence_of(), champion)) == ["test clips learnt from"]
 
 
@@ -120,3 +122,103 @@ def test_the_table_is_for_people(evidence_of: Callable) -> None:
     starts = [line.index("REFUSED") for line in lines if "REFUSED" in line]
     assert len(starts) == 2 and all(a == b for a, b in pairwise(starts))
     assert max(len(line) for line in lines) < 120
+
+
+GOOD = {"repository": HERE, "data_gate": "passed", "size_bytes": "1000"}
+
+
+def of_images(scores: list[float], *, learnt: str = "x") -> Evidence:
+    """A version over images that scored so."""
+    names = [f"i{k}" for k in range(len(scores))]
+    items = pd.DataFrame({"item_id": [*names, learnt], "subset": ["test"] * len(names) + ["train"]})
+    items = items.assign(path="p", sha256="hash of " + items["item_id"], truth_sha256="t")
+    numbers = dict.fromkeys(("f_beta", "max_f", "mae", "s_measure"), "0.5")
+    return Evidence(
+        model="toy",
+        version="1",
+        tags={**GOOD, **numbers, "subject": "images"},
+        items=items,
+        scores=pd.DataFrame({"item_id": names, "score": scores}),
+    )
+
+
+def of_frames(tp: list[int]) -> Evidence:
+    """A version over two videos of as many test frames, that found so many of 10 moving pixels."""
+    rows, counts = [], []
+    for video in ("a/x", "b/y"):
+        for k in range(len(tp)):
+            rows.append((f"{video}/{k:06d}", "train", video, f"{video} first half"))
+            rows.append((f"{video}/{k + 900:06d}", "test", video, f"{video} second half {k}"))
+            counts.append((f"{video}/{k + 900:06d}", tp[k], 0, 10 - tp[k], 90))
+    return Evidence(
+        model="toy",
+        version="1",
+        tags={**GOOD, **dict.fromkeys(("f_measure", "recall", "precision"), "0.5"),
+              "subject": "scenes"},
+        items=pd.DataFrame(rows, columns=["item_id", "subset", "group", "sha256"]).assign(path="p"),
+        scores=scenes.scored(
+            pd.DataFrame(counts, columns=["item_id", "tp", "fp", "fn", "tn"])
+        ),
+    )  # fmt: skip
+
+
+def test_images_are_judged_by_their_f_measure() -> None:
+    verdict = judge(of_images([0.9, 0.7, 0.8, 0.6, 1.0]))
+    assert verdict.accepted and verdict.numbers == {
+        "f_beta": 0.8, "num_images": 5, "latency_sec": 0.1,
+    }  # fmt: skip
+    low = judge(of_images([0.4] * 6))
+    assert low.reasons == ["F-measure: 0.4000 on 6 images is below 0.5"]
+    names = [check.name for check in low.checks]
+    assert "test images learnt from" in names and "seconds, small image" in names
+    worse = judge(of_images([0.7] * 6), of_images([0.8] * 6))
+    assert worse.reasons == ["P(loss <= 0.02): only 0.000 sure to lose no more than 0.02 on the "
+                             "same 6 images"]  # fmt: skip
+    assert worse.numbers["champion_f_beta"] == 0.8 and worse.numbers["gain"] == pytest.approx(-0.1)
+    assert judge(of_images([0.79] * 6), of_images([0.8] * 6)).accepted
+    own = judge(of_images([0.9] * 5, learnt="i3"))
+    assert "the challenger was trained on i3" in own.reasons[0]
+    broken = judge(of_images([0.9, float("nan"), 0.9, 0.9, 0.9]))
+    assert "NaN or infinity for i1" in broken.reasons[0]
+
+
+def test_frames_are_judged_in_blocks_by_the_f_measure_of_their_videos() -> None:
+    verdict = judge(of_frames([9] * 40))
+    assert verdict.accepted and verdict.numbers["num_blocks"] == 8
+    assert verdict.numbers["f_measure"] == pytest.approx(18 / 19, abs=1e-6)
+    worse = judge(of_frames([6] * 40), of_frames([9] * 40))
+    assert refused(worse) == ["P(loss <= 0.02)"] and "same 8 blocks" in worse.reasons[0]
+    assert judge(of_frames([9] * 40), of_frames([6] * 40)).accepted
+
+
+def test_too_few_blocks_decide_nothing() -> None:
+    verdict = judge(of_frames([9] * 20), of_frames([6] * 20))
+    assert verdict.reasons == [
+        "P(loss <= 0.02): 4 blocks are too few to compare two models on, expected 5"
+    ]
+    assert judge(of_frames([9] * 20)).accepted  # the first one is not compared
+
+
+def test_what_a_network_over_scenes_must_not_have_seen() -> None:
+    """Its video's first half trains by design, also where frames are the same to the bit."""
+    same = of_frames([9] * 40)
+    same.items["sha256"] = "nothing happens in " + same.items["group"]
+    assert judge(same).accepted
+    renamed = of_frames([9] * 40)
+    copied = (renamed.items["group"] == "b/y") & (renamed.items["subset"] == "train")
+    renamed.items.loc[copied, "sha256"] = "a/x second half 3"
+    assert judge(renamed).reasons == [
+        "test frames learnt from: the challenger was trained on a/x/000903"
+    ]
+    champion = of_frames([9] * 40)
+    champion.items.loc[champion.items["item_id"] == "b/y/000907", "subset"] = "train"
+    assert judge(of_frames([9] * 40), champion).reasons == [
+        "test frames learnt from: the champion was trained on b/y/000907"
+    ]
+
+
+def test_a_champion_that_lacks_frames_is_not_taken_for_beaten() -> None:
+    champion = of_frames([9] * 40)
+    champion.scores.drop(index=3, inplace=True)
+    verdict = judge(of_frames([9] * 40), champion)
+    assert "the champion has no prediction for a/x/000903" in verdict.reasons[0]

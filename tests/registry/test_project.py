@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,142 +11,31 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from flowsight import files
+from flowsight.config import PromotionParams
 from flowsight.errors import FlowsightError, InputError
 from flowsight.registry import (
     describing,
     evidence,
+    gate,
     lineage,
+    locks,
     registering,
     reproducing,
     store,
     telling,
 )
 from flowsight.registry.candidate import Served
+from flowsight.registry.subjects import clips
+
+from .toy_project import BIN, NAMES, ROOT, call, make
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
-
-NAMES = (
-    *("spatial", "temporal", "attention-spatial", "attention-temporal"),
-    *("spatial_attended", "temporal_attended"),
-)
-CLIPS = ("resnet3d", "resnet3d_attention")
-SYSTEM_OF = dict.fromkeys(NAMES, "two_stream") | dict.fromkeys(CLIPS, "residual3d")
-PIPELINE = f"""
-stages:
-  raw:
-    cmd: python make.py raw
-    deps: [make.py]
-    params: [sample.seed]
-    outs: [data/raw/sample]
-  data:
-    cmd: python make.py data
-    deps: [data/raw/sample]
-    outs:
-      - data/manifests/sample
-      - data/splits/sample
-      - data/validation/sample/manifest
-      - data/validation/sample/clips
-      - data/validation/sample/splits
-  train:
-    foreach: {json.dumps(SYSTEM_OF)}
-    do:
-      cmd: python make.py train ${{key}} ${{item}}
-      deps: [data/splits/sample/1.csv]
-      params: [seed]
-      outs: ["checkpoints/sample/${{key}}-1", "predictions/${{item}}/sample/${{key}}-1"]
-  evaluate:
-    foreach: [two_stream, residual3d]
-    do:
-      cmd: python make.py evaluate ${{item}}
-      deps: ["predictions/${{item}}/sample", data/splits/sample]
-      outs: ["results/${{item}}"]
-"""
-MAKE = """
-import json, os, sys
-from pathlib import Path
-
-def write(path, text):
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(text)
-
-subsets = {"Up/a": "train", "Up/b": "val", "Down/c": "test", "Up/d": "test"}
-what = sys.argv[1]
-with open(os.environ.get("TOY_LOG", os.devnull), "a") as log:
-    print(*sys.argv[1:], file=log)
-if what == "raw":
-    for clip in subsets:
-        write(f"data/raw/sample/videos/{clip}.avi", clip)
-elif what == "data":
-    base = "data/manifests/sample/"
-    rows = [f"{c},{c.split('/')[0]},videos/{c}.avi,hash of {c}" for c in subsets]
-    write(base + "clips.csv", "\\n".join(["clip_id,label,path,sha256", *rows]))
-    write(base + "classes.csv", "index,label\\n0,Down\\n1,Up\\n")
-    rows = [f"{c},{s}" for c, s in subsets.items()]
-    write("data/splits/sample/1.csv", "\\n".join(["clip_id,subset", *rows]))
-    for gate in ("manifest", "clips", "splits"):
-        write(f"data/validation/sample/{gate}/passed.json", "{}")
-    write("data/validation/sample/clips/status.csv",
-          "clip_id,status\\nUp/a,ok\\nUp/b,ok\\nDown/c,ok\\nUp/d,ok\\nUp/e,quarantined\\n")
-elif what == "train":
-    seed = Path("params.yaml").read_text().partition("\\n")[0]
-    weights = sys.argv[2] + seed + os.environ.get("TOY_NOISE", "")
-    write(f"checkpoints/sample/{sys.argv[2]}-1/model.pt", weights)
-    write(f"predictions/{sys.argv[3]}/sample/{sys.argv[2]}-1", weights)
-else:
-    import pandas as pd
-    base, own = f"results/{sys.argv[2]}/", {"row": "resnet3d_attention"}
-    per_split = ("row,split_id,num_clips,top1,clip_top1,top5,mean_class,log_loss\\n"
-                 "resnet3d,1,2,1,1,1,1,0.1\\nresnet3d_attention,1,2,0.5,0.25,1,0.5,0.7\\n")
-    if sys.argv[2] == "two_stream":
-        own = {"fusion": "attention", "stream": "fused"}
-        per_split = ("fusion,split_id,stream,top1,top5,mean_class,log_loss,weight,weight_source\\n"
-                     "attention,1,spatial,0.5,1,0.5,1,0.65,validation\\n"
-                     "attention,1,fused,0.5,1,0.5,0.7,1,validation\\n")
-    name = "/".join(own.values())
-    write(base + "metrics.json", json.dumps({f"{name}/top1": 0.5, "num_test_clips": 2}))
-    write(base + "per_split.csv", per_split)
-    write(base + "paper_table.csv",
-          "ours,comparable,why\\n50.0,False,another data set\\n,False,x\\n")
-    write(base + "confusion/attention.png", "a picture")
-    write(base + "overlays/Down__c.png", "another")
-    pd.DataFrame({**own, "split_id": "1",
-                  "clip_id": ["Down/c", "Up/d", "Up/b"], "subset": ["test", "test", "val"],
-                  "label": ["Down", "Up", "Up"], "predicted": ["Down", "Down", "Up"],
-                  "prob_Down": [0.9, 0.8, 0.1], "prob_Up": [0.1, 0.2, 0.9]},
-                 ).to_parquet(base + "predictions.parquet", index=False)
-"""
-
-
-def call(*command: str | Path, at: Path) -> str:
-    env = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(
-        [str(part) for part in command], cwd=at, env=env, capture_output=True, text=True
-    )
-    assert done.returncode == 0, (command, done.stdout[-1500:], done.stderr[-1500:])
-    return done.stdout.strip()
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("project") / "repo"
-    root.mkdir()
-    (root / "dvc.yaml").write_text(PIPELINE)
-    (root / "make.py").write_text(MAKE)
-    shutil.copy(ROOT / "params.yaml", root)
-    # as here: DVC would put a .gitignore into the folder, which a checkout then makes
-    (root / ".gitignore").write_text("/predictions/\n")
-    call("git", "init", "-q", "-b", "main", at=root)
-    call("git", "config", "user.name", "toy", at=root)
-    call("git", "config", "user.email", "toy@localhost", at=root)
-    call("dvc", "init", "-q", at=root)
-    call("dvc", "remote", "add", "-q", "-d", "store", root.parent / "remote", at=root)
-    call("dvc", "repro", "-q", at=root)
-    call("dvc", "push", "-q", at=root)
-    call("git", "add", "-A", at=root)
-    call("git", "commit", "-qm", "all", at=root)
-    return root
+    return make(tmp_path_factory.mktemp("project") / "repo")
 
 
 @pytest.fixture
@@ -213,8 +100,8 @@ def test_networks_over_clips(registry: store.Registry, project: Path, tmp_path: 
     assert metrics["resnet3d_attention/clip_top1/split_1"] == 0.25
     assert metrics["resnet3d/log_loss/split_1"] == 0.1
     kept = evidence.load(registry, version)
-    assert kept.scores["clip_id"].tolist() == ["Down/c", "Up/d"]
-    assert set(kept.learnt["clip_id"]) == {"Up/a", "Up/b"}
+    assert kept.scores["item_id"].tolist() == ["Down/c", "Up/d"]
+    assert set(kept.learnt["item_id"]) == {"Up/a", "Up/b"}
     picture = registry.download(made.run_id, "evaluation/confusion/attention.png", tmp_path)
     assert picture.read_text() == "a picture"
     found = lineage.trace(registry, "models:/residual3d@challenger", project)
@@ -228,6 +115,71 @@ def test_networks_over_clips(registry: store.Registry, project: Path, tmp_path: 
     report = reproducing.reproduce(registry, "models:/residual3d@challenger", project)
     assert not report.different and report.ran == ()
     assert "weights resnet3d_attention" in report.same
+
+
+def test_networks_over_images(registry: store.Registry, project: Path) -> None:
+    """Registered from the tree and from a revision, traced both ways, reproduced."""
+    made = registering.register("saliency", root=project)
+    again = registering.register_revision("saliency", "main")
+    assert (again.version, again.is_new) == (made.version, False)
+    version = registry.version("saliency", "challenger")
+    tags = version.tags
+    assert (tags["row"], tags["plan"], tags["subject"]) == ("fcn_f", "fc6=0.5", "images")
+    assert (tags["f_beta"], tags["s_measure.split_1"]) == ("0.700000", "0.600000")
+    assert (tags["data_gate"], tags["num_images"]) == ("passed", "4")
+    assert tags["quarantine_share"] == "0.000000" and tags["dataset"] == "sample_images"
+    assert registry.run(version).data.metrics["fcn/f_beta/split_1"] == 0.9
+    kept = evidence.load(registry, version)
+    assert kept.scores.set_index("item_id")["score"].to_dict() == {"i2": 0.6, "i3": 0.8}
+    assert set(kept.learnt["item_id"]) == {"i0", "i1"}
+    image = project / "data/raw/sample_images/Imgs/i2.jpg"
+    assert kept.tested.set_index("item_id")["sha256"]["i2"] == files.sha256(image)
+    found = lineage.trace(registry, "models:/saliency@challenger", project)
+    assert found["consistent"] is True and set(found["checkpoints"]) == {"fcn_f"}
+    assert list(found["numbers"]) == ["f_beta", "max_f", "mae", "s_measure"]
+    assert "evaluate@saliency" in [one["stage"] for one in found["stages"]]
+    for item, subset, learnt in (("i0", "train", True), ("i2", "test", False)):
+        models = lineage.trace(registry, item, project)["models"]
+        own = [(m["subset"], m["learnt"]) for m in models if m["model"] == "saliency"]
+        assert own == [(subset, learnt)]
+    report = reproducing.reproduce(registry, "models:/saliency@challenger", project)
+    assert not report.different and "weights fcn_f" in report.same
+
+
+def test_networks_over_scenes(registry: store.Registry, project: Path) -> None:
+    """The items are frames: of a video one half trains and the other tests."""
+    made = registering.register("background", root=project)
+    again = registering.register_revision("background", "main")
+    assert (again.version, again.is_new) == (made.version, False)
+    version = registry.version("background", "challenger")
+    tags = version.tags
+    assert (tags["row"], tags["split"], tags["f_measure"]) == (
+        "recurrent_median",
+        "both",
+        "0.900000",
+    )
+    assert (tags["stage"], tags["num_frames"]) == ("evaluate_scenes@background", "8")
+    kept = evidence.load(registry, version)
+    assert len(kept.tested) == 4 and len(kept.learnt) == 4
+    frame = kept.scores.set_index("item_id").loc["shadow/room/000004"]
+    assert (frame["group"], frame["weight"], frame["score"]) == ("shadow/room", 21, 20 / 21)
+    verdict = gate.judge(
+        kept, None, PromotionParams(), latency_sec=0.1, seed=1,
+        repository=locks.repository_id(project),
+    )  # fmt: skip
+    assert verdict.accepted, verdict.reasons  # though its frames are all the same to the bit
+    expected = (2 * 19 / (2 * 19 + 2)) * 1.0
+    assert verdict.numbers["f_measure"] == pytest.approx(expected)
+    for item, subset, learnt in (
+        ("baseline/street", "train, test", True),
+        ("baseline/street/000002", "train", True),
+        ("baseline/street/000003", "test", False),
+    ):
+        models = lineage.trace(registry, item, project)["models"]
+        own = [(m["subset"], m["learnt"]) for m in models if m["model"] == "background"]
+        assert own == [(subset, learnt)]
+    report = reproducing.reproduce(registry, f"models:/background/{made.version}", project)
+    assert not report.different and "weights recurrent_median" in report.same
 
 
 def test_lineage_both_ways(registry: store.Registry, project: Path) -> None:
@@ -266,7 +218,7 @@ def test_which_models_saw_a_clip(
     registry: store.Registry, project: Path, clip: str, subset: str, learnt: bool
 ) -> None:
     registering.register("two_stream", root=project)
-    found = [m for m in lineage.of_clip(registry, clip) if m["model"] == "two_stream"]
+    found = [m for m in lineage.of_item(registry, clip) if m["model"] == "two_stream"]
     assert [(m["subset"], m["learnt"]) for m in found] == [(subset, learnt)]
 
 
@@ -285,7 +237,7 @@ def test_unknown_references(registry: store.Registry, project: Path) -> None:
             lineage.trace(registry, reference, project)
         assert says in str(error.value) and "\n" not in str(error.value)
     # other tests left versions whose clips nobody knows any more
-    nobody = [m for m in lineage.of_clip(registry, "Up/nobody") if m["subset"] != "unknown"]
+    nobody = [m for m in lineage.of_item(registry, "Up/nobody") if m["subset"] != "unknown"]
     assert nobody and all(m["subset"] is None for m in nobody)
 
 
@@ -342,7 +294,7 @@ def test_metrics_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({"a/top1": float("nan"), "b": 1}))
     empty = pd.DataFrame(columns=["fusion", "stream", "split_id"])
     with pytest.raises(InputError, match="NaN or infinity for a/top1"):
-        describing._metrics(path, empty, ["fusion", "stream"])
+        describing._metrics(path, empty, ["fusion", "stream"], clips.KIND)
 
 
 def test_requirements_are_exact_and_cover_what_serving_imports() -> None:

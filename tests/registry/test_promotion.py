@@ -121,15 +121,15 @@ def test_the_model_is_loaded_and_timed_and_scores_new_clips(
 
     champion = evidence.load(world.registry, world.registry.version(world.model, "1"))
     other = world.candidate(right=8, tested=tested)
-    clips = other.clips[other.clips["clip_id"].str.endswith("new")]
-    challenger = dataclasses.replace(champion, version="2", tags=other.tags, clips=other.clips)
+    clips = other.items[other.items["item_id"].str.endswith("new")]
+    challenger = dataclasses.replace(champion, version="2", tags=other.tags, items=other.items)
     with pytest.raises(InputError, match=r"no predictions for 2 of the test clips, .*found no"):
         probing.score(world.registry, champion, challenger, clips, tmp_path)
     for path in clips["path"]:
         file = tmp_path / "data/raw/toy" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"video")
-    with pytest.raises(InputError, match="is not the video that was listed"):
+    with pytest.raises(InputError, match="is not the file that was listed"):
         probing.score(world.registry, champion, challenger, clips, tmp_path)
     from flowsight.files import sha256
 

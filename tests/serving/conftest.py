@@ -50,6 +50,8 @@ def make_tree(root: Path) -> Path:
         network = add_network(root, params, name)
         if name in ("spatial", "temporal"):
             _add_attention(root, params, name, network)
+    _add_images(root, params)
+    _add_scenes(root, params)
     (root / "data/manifests/sample").mkdir(parents=True)
     lines = [f"{i},{name}" for i, name in enumerate(CLASSES)]
     (root / "data/manifests/sample/classes.csv").write_text("\n".join(["index,label", *lines]))
@@ -89,6 +91,52 @@ def _add_attention(root: Path, params: Params, name: str, network: torch.nn.Modu
     checkpoint.save(
         attention.state_dict(), root / f"checkpoints/sample/attention-{name}-1/model.pt"
     )
+
+
+def soft_picture(height: int, width: int, seed: int) -> np.ndarray:
+    """(H, W, 3) uint8: coloured spots."""
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.float32)
+    soft = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX)
+    return soft.astype(np.uint8)
+
+
+def _add_images(root: Path, params: Params) -> None:
+    """Networks over images, one of them slimmed; of a picture about half is salient to them."""
+    import torch
+
+    from flowsight import checkpoint, saliency_networks
+
+    block = params.saliency()
+    for name, row in block.rows.items():
+        network = saliency_networks.build(row)
+        with torch.no_grad():
+            for key, value in network.named_parameters():
+                if "score" in key:  # zero before training: every map would be grey
+                    value.normal_()
+        made = saliency_networks.slimmed(network, row, block.plan_of(row), seed=0)
+        checkpoint.save(made.state_dict(), root / f"checkpoints/{block.name}/{name}-1/model.pt")
+
+
+def _add_scenes(root: Path, params: Params) -> None:
+    """Networks over scenes, to which about half of a picture moves."""
+    import torch
+
+    from flowsight import checkpoint, scene_networks
+    from flowsight.datasets.scene_sequences import network_input
+
+    block, image = params.scenes_block(), soft_picture(32, 44, 9)[None]
+    for name, row in block.rows.items():
+        network = scene_networks.build(row).eval()
+        place = image[0] if row.input.background_frames else None
+        with torch.no_grad():
+            for value in network.parameters():
+                value.mul_(2)
+            x = torch.from_numpy(network_input(np.repeat(image, 6, axis=0), place))
+            logits, _ = network(x[None])
+            network.dense.bias -= logits[0, -1].median()
+        checkpoint.save(
+            network.state_dict(), root / f"checkpoints/{block.name}/{name}-both/model.pt"
+        )
 
 
 def _lively(network: object) -> None:
@@ -136,6 +184,30 @@ def clips_folder(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def over_clips(clips_folder: Path) -> bundle.Bundle:
     return bundle.load_bundle(clips_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def images_folder(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bundle") / "saliency"
+    bundle.write_bundle("saliency", out, root=tree)
+    return out
+
+
+@pytest.fixture(scope="session")
+def over_images(images_folder: Path) -> bundle.Bundle:
+    return bundle.load_bundle(images_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def scenes_folder(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bundle") / "background"
+    bundle.write_bundle("background", out, root=tree)
+    return out
+
+
+@pytest.fixture(scope="session")
+def over_scenes(scenes_folder: Path) -> bundle.Bundle:
+    return bundle.load_bundle(scenes_folder, device="cpu")
 
 
 @pytest.fixture(scope="session")

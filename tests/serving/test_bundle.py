@@ -75,14 +75,14 @@ def copy(tree: Path, tmp_path: Path) -> Path:
 
 def test_refuses_other_systems(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"can be served \(residual3d, two_stream\), got 'saliency'"
+        InputError, match=r"\(background, residual3d, saliency, two_stream\), got 'salient'"
     ):
-        write_bundle("saliency", tmp_path / "out", root=tree)
+        write_bundle("salient", tmp_path / "out", root=tree)
     assert not (tmp_path / "out").exists()
 
 
 def test_refuses_another_split(tree: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"expected a split of splits.ids \(1\), got '7'"):
+    with pytest.raises(InputError, match="expected a split of 1, got '7'"):
         write_bundle("two_stream", tmp_path / "out", root=tree, split_id="7")
 
 

@@ -11,7 +11,7 @@ from flowsight import composing, config
 from flowsight.config import Params
 from flowsight.errors import InputError
 from flowsight.rows import RowParams
-from flowsight.serving.systems import residual3d
+from flowsight.serving.systems import background, residual3d, saliency
 from flowsight.serving.systems.two_stream import choosing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +28,10 @@ def test_a_study_does_not_change_what_is_served(tmp_path: Path, study: str) -> N
     params = composed(tmp_path, f"study={study}")
     name, fusion = choosing.served_fusion(params, "two_stream")
     assert (name, fusion.spatial) == ("attention", "spatial_attended")
+    # the first slimmed row, and the one that a median background helps; a study's come behind
+    assert (saliency.served_row(params), background.served_row(params)) == (
+        *("fcn_f", "recurrent_median"),
+    )
     assert "attention-temporal" in choosing.checkpoints(params, fusion, "1")
     assert residual3d.served_row(params) == "resnet3d_attention"
 
@@ -56,3 +60,27 @@ def test_what_is_served_of_other_rows() -> None:
     assert residual3d.served_row(with_rows(a=flow, b=attended, c=attended)) == "b"
     with pytest.raises(InputError, match=r"a row of residual3d with input\.clip_length, got none"):
         residual3d.served_row(with_rows())
+
+
+def test_what_is_served_can_be_named(tmp_path: Path) -> None:
+    named = {
+        "two_stream": "attention",
+        "residual3d": "resnet3d",
+        "saliency": "fcn",
+        "background": "recurrent",
+    }
+    params = composed(tmp_path, *(f"serve.{system}={row}" for system, row in named.items()))
+    assert choosing.served_fusion(params, "two_stream")[0] == "attention"
+    assert residual3d.served_row(params) == "resnet3d"
+    assert saliency.served_row(params) == "fcn"
+    assert background.served_row(params) == "recurrent"
+    wrong = dataclasses.replace(params, serve=config.ServeParams(two_stream="two_stream"))
+    with pytest.raises(
+        InputError, match=r"serve\.two_stream as one of attention, got 'two_stream'"
+    ):
+        choosing.served_fusion(wrong, "two_stream")
+    wrong = dataclasses.replace(params, serve=config.ServeParams(background="fcn"))
+    with pytest.raises(
+        InputError, match=r"serve\.background as one of recurrent, recurrent_median"
+    ):
+        background.served_row(wrong)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from flowsight.cli import app
 from flowsight.serving import prediction
 from flowsight.serving.bundle import Bundle
 
-from .conftest import CLASSES
+from .conftest import CLASSES, soft_picture
 
 
 @pytest.fixture
@@ -156,7 +157,10 @@ def test_overlays_of_several(command: Any, folder: Path, videos: Path, tmp_path:
         (["--model", "{root}"], "expected a bundle of flowsight"),
         (["--model", "models:/two_stream@champion"], "no registry at"),
         (["--system", "residul3d"], "got 'residul3d'; did you mean 'residual3d'?"),
-        (["--system", "x"], "expected a system that can be served (residual3d, two_stream), got"),
+        (
+            ["--system", "x"],
+            "that can be served (background, residual3d, saliency, two_stream), got",
+        ),
         (["--model", "{folder}", "--system", "residual3d"], "which is of two_stream"),
     ],
 )
@@ -257,3 +261,51 @@ def test_a_registry_that_is_away(
     assert code == 75
     assert "expected the registry at http://127.0.0.1:9 to answer" in err
     assert "Traceback" not in err
+
+
+def test_images(command: Any, images_folder: Path, over_images: Bundle, tmp_path: Path) -> None:
+    """JSON, table, mask and picture; one that is no image does not stop the other."""
+    image, text = tmp_path / "spots.png", tmp_path / "text.png"
+    cv2.imwrite(str(image), soft_picture(40, 70, 1))
+    text.write_text("no image")
+    options = ("--model", images_folder, "--system", "saliency", "--masks", tmp_path / "found")
+    code, out, err = command("predict", image, text, *options, "--json")
+    assert code == 2 and "1 of 2 images could not be predicted" in err
+    good, bad = json.loads(out)
+    expected = prediction.predict_video(over_images, image).mask
+    assert (good["image"], good["width"], good["height"]) == (str(image), 70, 40)
+    assert good["salient_share"] == pytest.approx(expected.mean()) and good["error"] is None
+    assert bad["image"] == str(text) and "expected an image" in bad["error"]
+    mask = cv2.imread(str(tmp_path / "found/spots.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(mask > 0, expected)
+    assert not (tmp_path / "found/text.png").exists()
+    code, out, err = command("predict", image, *options, "--overlay", tmp_path / "seen.png")
+    assert code == 0 and "70 x 40" in out and f"{expected.mean():.1%}" in out
+    assert cv2.imread(str(tmp_path / "seen.png")).shape == (40, 70, 3)
+    code, _, err = command("predict", image, *options, "--overlay", tmp_path / "seen.webm")
+    assert code == 2 and "--overlay ending with .png, got 'seen.webm'" in err
+
+
+def test_scenes(command: Any, scenes_folder: Path, over_scenes: Bundle, videos: Path,
+                tmp_path: Path) -> None:  # fmt: skip
+    """Table, masks and film."""
+    film = tmp_path / "seen.avi"
+    options = ("--model", scenes_folder, "--masks", tmp_path, "--overlay", film)
+    code, out, err = command("predict", videos / "walk.avi", *options)
+    assert code == 0 and f"{film} is ready" in err and f"{tmp_path / 'walk.zip'} is ready" in err
+    expected = prediction.predict_video(over_scenes, videos / "walk.avi")
+    assert "96 x 72" in out and f"{np.mean(expected.shares):.1%}" in out
+    with zipfile.ZipFile(tmp_path / "walk.zip") as archive:
+        assert [n for n in archive.namelist() if n.endswith(".png")] == [
+            f"mask_{k:06d}.png" for k in range(1, 9)
+        ]
+    twice = (videos / "walk.avi", tmp_path / "walk.avi")
+    code, _, err = command("predict", *twice, "--model", scenes_folder, "--masks", tmp_path)
+    assert code == 2 and "different names for --masks, got walk twice" in err
+
+
+def test_masks_of_classes(command: Any, clips_folder: Path, videos: Path, tmp_path: Path) -> None:
+    options = ("--model", clips_folder, "--masks", tmp_path / "found")
+    code, _, err = command("predict", videos / "walk.avi", *options)
+    assert code == 2 and "a model of saliency or background for --masks, got residual3d" in err
+    assert not (tmp_path / "found").exists()

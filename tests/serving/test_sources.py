@@ -15,7 +15,7 @@ from flowsight.errors import InputError, ResourceError
 from flowsight.serving import fetching
 from flowsight.serving.memory import Limits
 from flowsight.serving.settings import Settings, from_environment
-from flowsight.serving.sources import decoded, local_video, path_below
+from flowsight.serving.sources import decoded, local_file, path_below
 
 OUTSIDE = "expected a path below the served folder"
 
@@ -27,7 +27,7 @@ def settings(root: Path | None = None, urls: str = "0", max_bytes: int = 10**6) 
 
 @pytest.mark.parametrize("name", ["walk.avi", "deep/long.mp4", "./walk.avi", "in.avi"])
 def test_files_below_the_folder(name: str, videos: Path) -> None:
-    with local_video(name, None, settings(videos)) as found:
+    with local_file(name, None, settings(videos)) as found:
         assert found == (videos / name).resolve()
         assert found.is_file()
 
@@ -98,7 +98,7 @@ def test_no_folder_no_paths() -> None:
 def test_one_source_as_text(video: Any, content: Any, message: str, videos: Path) -> None:
     with (
         pytest.raises(InputError, match=message),
-        local_video(video, content, settings(videos)),
+        local_file(video, content, settings(videos)),
     ):
         pass
 
@@ -106,7 +106,7 @@ def test_one_source_as_text(video: Any, content: Any, message: str, videos: Path
 @pytest.mark.parametrize("head", ["", "data:video/mp4;base64,", "data:;base64,"])
 def test_content(head: str) -> None:
     text = head + base64.b64encode(b"some bytes").decode()
-    with local_video(None, text, settings()) as path:
+    with local_file(None, text, settings()) as path:
         assert path.read_bytes() == b"some bytes"
     assert not path.exists() and not path.parent.exists()
 
@@ -163,7 +163,7 @@ def web() -> Iterator[str]:
 
 @pytest.mark.parametrize("path", ["/video", "/moved"])
 def test_urls_where_allowed(path: str, web: str) -> None:
-    with local_video(web + path, None, settings(urls="any")) as found:
+    with local_file(web + path, None, settings(urls="any")) as found:
         assert found.read_bytes() == b"v" * 100
     assert not found.exists()
 
@@ -180,7 +180,7 @@ def test_urls_where_allowed(path: str, web: str) -> None:
 def test_bad_urls(path: str, message: str, web: str) -> None:
     with (
         pytest.raises((InputError, ResourceError), match=message),
-        local_video(web + path, None, settings(urls="any")),
+        local_file(web + path, None, settings(urls="any")),
     ):
         pass
 
@@ -189,7 +189,7 @@ def test_urls_are_off_by_default(web: str, monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.delenv("FLOWSIGHT_SERVE_URLS", raising=False)
     with (
         pytest.raises(InputError, match="takes no URLs"),
-        local_video(f"{web}/video", None, from_environment()),
+        local_file(f"{web}/video", None, from_environment()),
     ):
         pass
     assert Handler.asked == []
@@ -202,7 +202,7 @@ def test_only_public_hosts(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
         url = f"{web}/video".replace("127.0.0.1", host)
         with (
             pytest.raises(InputError, match="public host, got one inside"),
-            local_video(url, None, from_environment()),
+            local_file(url, None, from_environment()),
         ):
             pass
     assert Handler.asked == []

@@ -17,7 +17,10 @@ KINDS = {"string", "double", "long", "string[]", "double[]", "any"}
 
 
 def test_names_are_those_of_the_modules() -> None:
-    assert systems.names() == ["residual3d", "two_stream"] and systems.DEFAULT in systems.names()
+    assert (
+        systems.names() == ["background", "residual3d", "saliency", "two_stream"]
+        and systems.DEFAULT in systems.names()
+    )
     with pytest.raises(InputError, match="got 'two_steam'; did you mean 'two_stream'"):
         systems.find("two_steam")
     with pytest.raises(InputError, match=r"got '\.\./two_stream'"):
@@ -27,7 +30,7 @@ def test_names_are_those_of_the_modules() -> None:
 @pytest.mark.parametrize("name", systems.names())
 def test_a_module_has_all_that_is_asked_of_it(name: str) -> None:
     module = systems.find(name)
-    assert len(FUNCTIONS) == 7, FUNCTIONS
+    assert len(FUNCTIONS) == 10, FUNCTIONS
     for function in FUNCTIONS:
         asked = list(inspect.signature(getattr(System, function)).parameters)[1:]
         assert list(inspect.signature(getattr(module, function)).parameters) == asked, function

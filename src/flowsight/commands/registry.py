@@ -10,7 +10,7 @@ import typer
 
 from flowsight.errors import InputError
 
-Model = Annotated[str, typer.Argument(help="Registered model, as two_stream or residual3d.")]
+Model = Annotated[str, typer.Argument(help="Registered model: a system's name, as two_stream.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
@@ -89,12 +89,12 @@ def lineage(
         str,
         typer.Argument(
             help="models:/two_stream@champion, models:/two_stream/3, a run's id, a checkpoint's "
-            "path, a commit, a hash of DVC, or a clip as <label>/<stem>."
+            "path, a commit, a hash of DVC, a clip as <label>/<stem>, an image or a video."
         ),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """What led to a model; or which models came from a commit, a checkpoint, data or a clip."""
+    """What led to a model; or which models came from a commit, checkpoint, data or item."""
     from flowsight.registry import lineage as tracing
     from flowsight.registry import store, telling
 

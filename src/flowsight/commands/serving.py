@@ -1,4 +1,4 @@
-"""`flowsight predict`: class scores of a user's own videos."""
+"""`flowsight predict`: what a system says of a user's own videos or images."""
 
 from __future__ import annotations
 
@@ -14,22 +14,33 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    videos: Annotated[list[str], typer.Argument(help="Video files of any format OpenCV reads.")],
+    videos: Annotated[
+        list[str], typer.Argument(help="Videos of any format OpenCV reads; for saliency images.")
+    ],
     model: Annotated[
         str | None,
         typer.Option(help="models:/NAME@ALIAS or a folder; default: the system's champion."),
     ] = None,
     system: Annotated[
-        str | None, typer.Option(help="two_stream or residual3d; default: the model's.")
+        str | None,
+        typer.Option(help="two_stream, residual3d, background or saliency; default: the model's."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
     overlay: Annotated[
         Path | None,
-        typer.Option(help="Film of the attention: .webm (browsers), .mp4 or .avi."),
+        typer.Option(
+            help="Film of what it looked at or found: .webm (browsers), .mp4 or .avi; of an image "
+            ".png."
+        ),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Folder for masks: of an image a PNG, of a video a zip of PNGs."),
     ] = None,
 ) -> None:
-    """Say what is done in videos, with the champion or the working tree's checkpoints."""
+    """Say what videos or images show, with the champion or the working tree's checkpoints."""
     from flowsight.serving import telling
 
-    telling.predict([Path(video) for video in videos], model, top, as_json, overlay, system)
+    files = [Path(video) for video in videos]
+    telling.predict(files, model, top, as_json, overlay, system, masks)

@@ -26,7 +26,9 @@ from flowsight.tracking import place
 if TYPE_CHECKING:
     import pandas as pd
 
-CLIPS, SCORES = "registry/clips.csv", "registry/predictions.parquet"
+ITEMS, SCORES = "registry/items.csv", "registry/predictions.parquet"
+BEFORE = "registry/clips.csv"
+"""What `ITEMS` was called when there were only clips."""
 
 
 def stage_tag(stage: str) -> str:
@@ -59,10 +61,10 @@ class Candidate:
     tags: Mapping[str, str]
     params: Mapping[str, Any]
     metrics: Mapping[str, float]
-    clips: pd.DataFrame
-    """clip_id, subset, label, path, sha256: all clips of its split."""
+    items: pd.DataFrame
+    """All items of its split, see `subjects.Subject.items`."""
     scores: pd.DataFrame
-    """clip_id, label, predicted, prob_<class>: its test clips."""
+    """Its test items, see `subjects.Subject.scores`."""
     evaluation: Mapping[str, Path] = field(default_factory=dict)
     """Figures and tables for people: path below `evaluation/` of the run -> file."""
 
@@ -175,12 +177,12 @@ def _log_tables(candidate: Candidate) -> None:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_csv(candidate.clips, folder / Path(CLIPS).name)
+        write_csv(candidate.items, folder / Path(ITEMS).name)
         candidate.scores.to_parquet(folder / Path(SCORES).name, index=False, compression="zstd")
-        mlflow.log_artifacts(str(folder), str(Path(CLIPS).parent))
+        mlflow.log_artifacts(str(folder), str(Path(ITEMS).parent))
     if "dvc.data" in candidate.tags:
         data = mlflow.data.from_pandas(
-            candidate.clips,
+            candidate.items,
             source=candidate.tags["data_path"],
             name=candidate.tags["dataset"],
             digest=candidate.tags["dvc.data"][:36],

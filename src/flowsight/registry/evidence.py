@@ -1,4 +1,4 @@
-"""What the registry knows of a version: its clips, its predictions, its numbers."""
+"""What the registry knows of a version: its items, its predictions, its numbers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowsight.errors import InputError
-from flowsight.registry.candidate import CLIPS, SCORES
-from flowsight.registry.store import Registry
+from flowsight.registry import subjects
+from flowsight.registry.candidate import BEFORE, ITEMS, SCORES
+from flowsight.registry.store import NotThereError, Registry
+from flowsight.registry.subjects import Kind, Subject
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 LEARNS = ("train", "val")
 """Weights come from one; epochs and the fusion weight are chosen on the other."""
+_OLD = {"clip_id": "item_id"}
+"""Of versions from when there were only clips."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,10 +31,10 @@ class Evidence:
     model: str
     version: str
     tags: Mapping[str, str]
-    clips: pd.DataFrame
-    """clip_id, subset, label, path, sha256."""
+    items: pd.DataFrame
+    """See `Subject.items`."""
     scores: pd.DataFrame
-    """clip_id, label, predicted, prob_<class> of test clips."""
+    """Of the test items, see `Subject.scores`."""
 
     @property
     def uri(self) -> str:
@@ -38,14 +42,24 @@ class Evidence:
         return f"models:/{self.model}/{self.version}"
 
     @property
+    def subject(self) -> Subject:
+        """What it is judged on."""
+        return subjects.of_tags(self.tags)
+
+    @property
+    def kind(self) -> Kind:
+        """How its numbers are called."""
+        return self.subject.KIND
+
+    @property
     def tested(self) -> pd.DataFrame:
-        """Its test clips."""
-        return self.clips[self.clips["subset"] == "test"]
+        """Its test items."""
+        return self.items[self.items["subset"] == "test"]
 
     @property
     def learnt(self) -> pd.DataFrame:
-        """Clips that it has learnt from."""
-        return self.clips[self.clips["subset"].isin(LEARNS)]
+        """Items that it has learnt from."""
+        return self.items[self.items["subset"].isin(LEARNS)]
 
 
 def load(registry: Registry, version: ModelVersion) -> Evidence:
@@ -61,17 +75,30 @@ def load(registry: Registry, version: ModelVersion) -> Evidence:
     registry.run(version)
     what = f"version {version.version} of {version.name}"
     with tempfile.TemporaryDirectory(prefix="flowsight-registry-") as name:
-        clips = pd.read_csv(registry.download(version.run_id, CLIPS, Path(name)), dtype=str)
+        items = pd.read_csv(_items(registry, version.run_id, Path(name)), dtype=str)
         scores = pd.read_parquet(registry.download(version.run_id, SCORES, Path(name)))
-    _check_columns(clips, ("clip_id", "subset", "label", "path", "sha256"), CLIPS, what)
-    _check_columns(scores, ("clip_id", "label", "predicted"), SCORES, what)
+    items, scores = items.rename(columns=_OLD), scores.rename(columns=_OLD)
+    if "score" not in scores and {"label", "predicted"} <= set(scores):
+        scores = scores.assign(score=(scores["predicted"] == scores["label"]).astype(float))
+    _check_columns(items, ("item_id", "subset", "path", "sha256"), ITEMS, what)
+    _check_columns(scores, ("item_id", "score"), SCORES, what)
     return Evidence(
         model=version.name,
         version=str(version.version),
         tags=dict(version.tags),
-        clips=clips,
+        items=items,
         scores=scores,
     )
+
+
+def _items(registry: Registry, run_id: str, target: Path) -> Path:
+    try:
+        return registry.download(run_id, ITEMS, target)
+    except NotThereError as error:
+        try:
+            return registry.download(run_id, BEFORE, target)
+        except NotThereError:
+            raise error from None
 
 
 def _check_columns(table: pd.DataFrame, columns: tuple[str, ...], path: str, what: str) -> None:

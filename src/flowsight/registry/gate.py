@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flowsight.config import PromotionParams
-from flowsight.metrics.bootstrap import Hits, resampled_means
+from flowsight.registry import comparing
+from flowsight.registry.comparing import Blocks
 from flowsight.registry.evidence import Evidence
+from flowsight.registry.subjects import Kind
 
 if TYPE_CHECKING:
     import pandas as pd
 
-METRICS = ("top1", "top5", "mean_class")
+FEWEST = 5
+"""Items (or blocks of frames) below which nothing is said of a difference."""
+Scored = dict[str, Blocks]
+"""Group -> its blocks, see `comparing`."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +65,15 @@ def judge(
     repository: str,
     seed: int,
 ) -> Verdict:
-    """Compare two versions on the challenger's test clips.
+    """Compare two versions on the challenger's test items.
 
     Args:
         challenger: the one that wants to serve.
         champion: the one that serves; None: only the absolute thresholds count.
         limits: `params.promotion`.
-        champion_scores: of all the challenger's test clips; None without a champion.
-        latency_sec: median seconds of the challenger for a short video; None: not measured.
+        champion_scores: of all the challenger's test items; None without a champion.
+        latency_sec: median seconds of the challenger for a short video or a small image; None: not
+            measured.
         repository: id of this repository.
         seed: of the resampling.
     """
@@ -78,14 +84,18 @@ def judge(
         _finite(challenger),
         _leakage(challenger, champion),
     ]
-    own = _hits(challenger.scores)
-    accuracy = float(np.mean(list(own.values()))) if own else math.nan
-    theirs = _hits(champion_scores) if champion_scores is not None else {}
-    numbers = {"accuracy": accuracy, "num_clips": float(len(own))}
-    rows.append(_minimum(accuracy, theirs, own, limits))
+    kind = challenger.kind
+    own = comparing.blocks(challenger.scores, limits.block_frames)
+    theirs: Scored = {}
+    if champion_scores is not None:
+        same = champion_scores["item_id"].isin(set(challenger.scores["item_id"]))
+        theirs = comparing.blocks(champion_scores[same], limits.block_frames)
+    value = comparing.measure(own)
+    numbers = {kind.measure: value, f"num_{kind.units}": float(_count(own))}
+    rows.append(_minimum(value, theirs, own, limits, kind))
     if champion is not None:
-        rows.append(_not_worse(own, theirs, limits, seed, numbers))
-    rows.append(_latency(latency_sec, limits))
+        rows.append(_not_worse(own, theirs, limits, seed, numbers, kind))
+    rows.append(_latency(latency_sec, limits, kind))
     rows.append(_size(challenger, champion, limits))
     if latency_sec is not None:
         numbers["latency_sec"] = latency_sec
@@ -107,16 +117,17 @@ def _same(name: str, wanted: str, champion: str, challenger: str) -> Check:
 
 
 def _finite(challenger: Evidence) -> Check:
-    """Its numbers: the metrics it was registered with, and every probability."""
-    bad = [name for name in METRICS if not _is_number(challenger.tags.get(name))]
-    probs = challenger.scores[[c for c in challenger.scores.columns if c.startswith("prob_")]]
-    rows = ~np.isfinite(probs.to_numpy(dtype=np.float64)).all(axis=1)
-    clips = challenger.scores["clip_id"][rows].tolist()
+    """Its numbers: the metrics it was registered with, every score and every probability."""
+    kind = challenger.kind
+    bad = [name for name in kind.tagged if not _is_number(challenger.tags.get(name))]
+    given = challenger.scores.select_dtypes("number")
+    rows = ~np.isfinite(given.to_numpy(dtype=np.float64)).all(axis=1)
+    items = challenger.scores["item_id"][rows].tolist()
     said = [f"{name} is {challenger.tags.get(name, 'missing')}" for name in bad]
-    said += [f"NaN or infinity for {', '.join(clips[:3])}"] if clips else []
-    unscored = sorted(set(challenger.tested["clip_id"]) - set(challenger.scores["clip_id"]))
+    said += [f"NaN or infinity for {', '.join(items[:3])}"] if items else []
+    unscored = sorted(set(challenger.tested["item_id"]) - set(challenger.scores["item_id"]))
     said += [f"no prediction for {', '.join(unscored[:3])}"] if unscored else []
-    said += ["no test clips"] if challenger.tested.empty else []
+    said += [f"no test {kind.items}"] if challenger.tested.empty else []
     why = "; ".join(said)
     return Check("numbers", "all there, finite", "", "bad" if said else "good", not said, why)
 
@@ -129,7 +140,7 @@ def _is_number(text: str | None) -> bool:
 
 
 def _leakage(challenger: Evidence, champion: Evidence | None) -> Check:
-    """Clips of the test that one of them has learnt from, by name or by content."""
+    """Items of the test that one of them has learnt from, by name or by content."""
     counts, said = [], []
     for who, evidence in (("champion", champion), ("challenger", challenger)):
         if evidence is None:
@@ -141,75 +152,91 @@ def _leakage(challenger: Evidence, champion: Evidence | None) -> Check:
             more = ", ..." if len(seen) > 3 else ""
             said.append(f"the {who} was trained on {', '.join(seen[:3])}{more}")
     why = "; ".join(said)
-    return Check("test clips learnt from", "none", counts[0], counts[1], not said, why)
+    name = f"test {challenger.kind.items} learnt from"
+    return Check(name, "none", counts[0], counts[1], not said, why)
 
 
 def _leaked(tested: pd.DataFrame, learnt: pd.DataFrame) -> list[str]:
-    same = tested["clip_id"].isin(set(learnt["clip_id"]))
-    same |= tested["sha256"].isin(set(learnt["sha256"].dropna()))
-    return sorted(tested.loc[same, "clip_id"])
+    """Names of the tested that were learnt, or whose content was.
+
+    Of a video of scenes one half trains by design, and where nothing happens its frames may be the
+    same to the bit: within a group (the video) content tells nothing, the name does.
+    """
+    same = tested["item_id"].isin(set(learnt["item_id"]))
+    if "group" in tested and "group" in learnt:
+        known = learnt.dropna(subset=["sha256"])[["sha256", "group"]].drop_duplicates()
+        pairs = tested[["item_id", "sha256", "group"]].merge(known, on="sha256")
+        other = pairs["group_x"] != pairs["group_y"]
+        same |= tested["item_id"].isin(set(pairs.loc[other, "item_id"]))
+    else:
+        same |= tested["sha256"].isin(set(learnt["sha256"].dropna()))
+    return sorted(tested.loc[same, "item_id"])
 
 
-def _hits(scores: pd.DataFrame) -> dict[str, float]:
-    right = (scores["predicted"] == scores["label"]).astype(float)
-    return dict(zip(scores["clip_id"], right, strict=True))
+def _count(scored: Scored) -> int:
+    return sum(len(own.items) for own in scored.values())
 
 
 def _minimum(
-    accuracy: float, theirs: Mapping[str, float], own: Mapping[str, float], limits: PromotionParams
+    value: float, theirs: Scored, own: Scored, limits: PromotionParams, kind: Kind
 ) -> Check:
-    passed = accuracy >= limits.min_accuracy
-    why = f"{accuracy:.4f} on {len(own)} clips is below {limits.min_accuracy:g}"
-    champion = f"{np.mean(list(theirs.values())):.4f}" if theirs else ""
-    return Check(
-        "accuracy", f">= {limits.min_accuracy:g}", champion, f"{accuracy:.4f}", passed, why
-    )
+    least = getattr(limits, f"min_{kind.measure}")
+    why = f"{value:.4f} on {_count(own)} {kind.units} is below {least:g}"
+    champion = f"{comparing.measure(theirs):.4f}" if theirs else ""
+    return Check(kind.title, f">= {least:g}", champion, f"{value:.4f}", value >= least, why)
 
 
 def _not_worse(
-    own: Mapping[str, float],
-    theirs: Mapping[str, float],
+    own: Scored,
+    theirs: Scored,
     limits: PromotionParams,
     seed: int,
     numbers: dict[str, float],
+    kind: Kind,
 ) -> Check:
-    """How sure it is that the challenger loses no more than allowed: the same clips, drawn anew."""
+    """How sure it is that the challenger loses no more than allowed: the same items, drawn anew."""
     name = f"P(loss <= {limits.max_loss:g})"
     wanted = f">= {limits.probability:g}"
-    common = sorted(own.keys() & theirs.keys())
-    if len(common) < len(own) or not common:
-        missing = sorted(own.keys() - theirs.keys())
-        why = f"the champion has no prediction for {', '.join(missing[:3]) or 'any clip'}"
-        return Check(name, wanted, "", "unknown", False, why)
-    gains = np.array([own[clip] - theirs[clip] for clip in common])
-    hits = Hits(items=np.arange(len(common)), values=gains)
-    means = resampled_means([hits], num_samples=limits.bootstrap_samples, seed=seed)
-    # the smallest step between two means is 1 / clips: rounding must not count as a loss
+    missing = sorted(_names(own) - _names(theirs))
+    count = _count(own)
+    if missing or count < FEWEST:
+        why = f"the champion has no prediction for {', '.join(missing[:3])}"
+        few = f"{count} {kind.units} are too few to compare two models on, expected {FEWEST}"
+        return Check(name, wanted, "", "unknown", False, why if missing else few)
+    means = comparing.resampled_gains(own, theirs, num_samples=limits.bootstrap_samples, seed=seed)
+    # the smallest step between two means is 1 / items: rounding must not count as a loss
     probability = float(np.mean(means >= -limits.max_loss - 1e-9))
     low, high = np.quantile(means, [0.025, 0.975])
+    before = comparing.measure(theirs)
+    gain = comparing.measure(own) - before
     numbers |= {
-        "champion_accuracy": float(np.mean([theirs[clip] for clip in common])),
-        "gain": float(gains.mean()),
+        f"champion_{kind.measure}": before,
+        "gain": gain,
         "gain_low": float(low),
         "gain_high": float(high),
         "probability": probability,
     }
-    shown = f"{probability:.3f} (gain {gains.mean():+.4f}, 95 % {low:+.4f}..{high:+.4f})"
+    shown = f"{probability:.3f} (gain {gain:+.4f}, 95 % {low:+.4f}..{high:+.4f})"
     why = (
         f"only {probability:.3f} sure to lose no more than {limits.max_loss:g} on the same "
-        f"{len(common)} clips"
+        f"{count} {kind.units}"
     )
     return Check(name, wanted, "", shown, probability >= limits.probability, why)
 
 
-def _latency(own: float | None, limits: PromotionParams) -> Check:
+def _names(scored: Scored) -> set[str]:
+    return {item for own in scored.values() for block in own.items for item in block}
+
+
+def _latency(own: float | None, limits: PromotionParams, kind: Kind) -> Check:
+    name = "seconds, small image" if kind.items == "images" else "seconds, short video"
     wanted = "any" if limits.max_latency_sec is None else f"<= {limits.max_latency_sec:g} s"
     if own is None:
         passed = limits.max_latency_sec is None
-        return Check("seconds, short video", wanted, "", "not measured", passed, "not measured")
+        return Check(name, wanted, "", "not measured", passed, "not measured")
     passed = limits.max_latency_sec is None or own <= limits.max_latency_sec
     why = f"{own:.3f} s is more than {limits.max_latency_sec} s"
-    return Check("seconds, short video", wanted, "", f"{own:.3f} s", passed, why)
+    return Check(name, wanted, "", f"{own:.3f} s", passed, why)
 
 
 def _size(challenger: Evidence, champion: Evidence | None, limits: PromotionParams) -> Check:

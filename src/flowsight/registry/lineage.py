@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowsight.errors import FlowsightError, InputError
-from flowsight.registry import evidence, locks
+from flowsight.registry import evidence, locks, subjects
 from flowsight.registry.candidate import stage_tag
 from flowsight.registry.store import NotThereError, Registry, speaking
 
@@ -32,7 +32,8 @@ def trace(registry: Registry, reference: str, root: Path) -> dict[str, Any]:
     Args:
         registry: where models are.
         reference: `models:/name@alias`, `models:/name/3`, a run's id, a path of a checkpoint, a
-            commit, DVC's hash of a data set, splits or a checkpoint, or a clip (`<label>/<stem>`).
+            commit, DVC's hash of a data set, splits or a checkpoint, or an item: a clip
+            (`<label>/<stem>`), an image's id, a video of scenes (`<category>/<name>`) or a frame.
         root: the repository.
 
     Returns:
@@ -52,8 +53,8 @@ def trace(registry: Registry, reference: str, root: Path) -> dict[str, Any]:
         if version is not None:
             return {"kind": "run", **of_version(registry, version, root)}
         return {"kind": "data", **_of_hash(registry, reference, root)}
-    if "/" in reference and not _is_commit(root, reference):  # a branch may have a slash too
-        return {"kind": "clip", "reference": reference, "models": _of_clip(registry, reference)}
+    if not _is_commit(root, reference):  # a branch may have a slash too
+        return _item(registry, reference, root)
     return {"kind": "commit", **_of_commit(registry, reference, root)}
 
 
@@ -102,7 +103,7 @@ def of_version(registry: Registry, version: ModelVersion, root: Path) -> dict[st
         "checkpoints": checkpoints,
         "consistent": None if problem else set(checkpoints.values()) <= known,
         "problem": problem,
-        "numbers": {k: tags.get(k) for k in ("top1", "top5", "mean_class") if k in tags},
+        "numbers": {k: tags.get(k) for k in subjects.of_tags(tags).KIND.tagged if k in tags},
         "quarantine_share": tags.get("quarantine_share"),
         "paper_comparable": tags.get("paper_comparable"),
         "params": dict(run.data.params),
@@ -260,32 +261,37 @@ def _is_commit(root: Path, reference: str) -> bool:
     return True
 
 
-def _of_clip(registry: Registry, clip: str) -> list[dict[str, Any]]:
-    models = list(of_clip(registry, clip))
-    if not any(one["subset"] for one in models):
+def _item(registry: Registry, item: str, root: Path) -> dict[str, Any]:
+    models = list(of_item(registry, item))
+    known = [one for one in models if one["subset"]]
+    if _HEX.fullmatch(item) and all(one["subset"] == "unknown" for one in known):
+        locks.check_commit(root, item)  # says that there is no such commit
+    if not known:
         raise InputError(
-            f"expected a branch, or a clip as <label>/<stem> that some registered model knows, got "
-            f"{clip!r}; {len(models)} versions were asked"
+            "expected a branch, or a clip (<label>/<stem>), an image or a video of scenes that "
+            f"some registered model knows, got {item!r}; {len(models)} versions were asked"
         )
-    return models
+    return {"kind": "item", "reference": item, "models": models}
 
 
-def of_clip(registry: Registry, clip: str) -> Iterator[dict[str, Any]]:
-    """Every version, and what the clip was to it: `train`, `val`, `test`, None or `unknown`.
+def of_item(registry: Registry, item: str) -> Iterator[dict[str, Any]]:
+    """Every version, and what the item was to it: `train`, `val`, `test`, None or `unknown`.
 
-    `unknown` is said where a version's list of clips is gone: nobody can rule out that it has
-    learnt from the clip.
+    A video of scenes is all its frames, whose subsets are joined by commas. `unknown` is said where
+    a version's list of items is gone: nobody can rule out that it has learnt from the item.
     """
-    subsets: dict[tuple[str, str], str | None] = {}
+    subsets: dict[tuple[str, str], list[str]] = {}
     for version in registry.every_version():
-        key = (version.tags.get("dvc.splits", version.run_id), version.tags.get("split", ""))
+        splits = version.tags.get("dvc.splits", version.run_id)
+        key = (splits, version.tags.get("split", ""))
         if key not in subsets:
             try:
-                table = evidence.load(registry, version).clips
+                table = evidence.load(registry, version).items
             except InputError:
                 yield _brief(registry, version, subset="unknown", learnt=True)
                 continue
-            own = table.loc[table["clip_id"] == clip, "subset"]
-            subsets[key] = str(own.iloc[0]) if len(own) else None
-        subset = subsets[key]
-        yield _brief(registry, version, subset=subset, learnt=subset in evidence.LEARNS)
+            own = (table["item_id"] == item) | table["item_id"].str.startswith(f"{item}/")
+            subsets[key] = list(dict.fromkeys(table.loc[own, "subset"]))
+        found = subsets[key]
+        learnt = any(subset in evidence.LEARNS for subset in found)
+        yield _brief(registry, version, subset=", ".join(found) or None, learnt=learnt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -35,18 +36,36 @@ def read(root: Path) -> Lock:
 def at_commit(root: Path, commit: str) -> Lock:
     """The stages of a commit's `dvc.lock`; none where it has no such file.
 
+    DVC keeps the entries of stages that the commit's parameters no longer have: they led nowhere,
+    so they are left out.
+
     Raises:
         InputError: the repository does not have that commit.
     """
-    from ruamel.yaml import YAML
-
     check_commit(root, commit)
+    with tempfile.TemporaryDirectory(prefix="flowsight-lock-") as name:
+        folder = Path(name)
+        for file in ("dvc.lock", "dvc.yaml", "params.yaml"):
+            try:
+                text = gitwork.git("show", f"{commit}:{file}", at=root)
+            except FlowsightError:
+                continue
+            (folder / file).write_text(text + "\n")
+        return declared(folder) if (folder / "dvc.lock").is_file() else {}
+
+
+def declared(root: Path) -> Lock:
+    """The stages of a working tree's `dvc.lock` that its `dvc.yaml` has; all where it has none.
+
+    Raises:
+        InputError: there is no lock.
+    """
+    found = read(root)
     try:
-        text = gitwork.git("show", f"{commit}:dvc.lock", at=root)
-    except FlowsightError:
-        return {}
-    content = YAML(typ="safe").load(text) or {}
-    return dict(content.get("stages", {}))
+        stages = pipeline.load(root)
+    except InputError:
+        return found
+    return {name: entry for name, entry in found.items() if name in stages}
 
 
 def check_commit(root: Path, commit: str) -> str:

@@ -17,6 +17,9 @@ from flowsight.registry.trail import Plan
 if TYPE_CHECKING:
     import pandas as pd
 
+_SAME = ("item_id", "sha256", "label", "truth_sha256")
+_SCORED = ("item_id", "score", "group", "weight")
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -134,18 +137,19 @@ def _judge(
 def _champion_scores(
     registry: Registry, challenger: Evidence, champion: Evidence, root: Path
 ) -> pd.DataFrame:
-    """The champion's predictions of the challenger's test clips, made anew where there are none."""
+    """The champion's scores of the challenger's test items, made anew where there are none."""
     import pandas as pd
 
-    tested = challenger.tested[["clip_id", "label", "path", "sha256"]]
-    before = champion.scores[["clip_id", "predicted"]].merge(
-        champion.clips[["clip_id", "sha256"]], on="clip_id"
+    tested = challenger.tested
+    # an item of the same name with other content, class or mask is another item
+    keys = [name for name in _SAME if name in tested and name in champion.items]
+    before = champion.scores[[c for c in _SCORED if c in champion.scores]].merge(
+        champion.items[keys], on="item_id"
     )
-    # a clip of the same name with other content is another clip
-    joined = tested.merge(before, on=["clip_id", "sha256"], how="left")
-    missing = joined[joined["predicted"].isna()]
+    joined = tested[keys].merge(before, on=keys, how="left")
+    missing = tested[joined["score"].isna().to_numpy()]
+    own = joined.dropna(subset=["score"])
     if missing.empty:
-        return joined[["clip_id", "label", "predicted"]]
-    again = missing.assign(predicted=probing.score(registry, champion, challenger, missing, root))
-    both = pd.concat([joined.dropna(subset=["predicted"]), again])
-    return both[["clip_id", "label", "predicted"]]
+        return own
+    anew = challenger.subject.anew(registry, champion, challenger, missing, root)
+    return pd.concat([own, anew], ignore_index=True)

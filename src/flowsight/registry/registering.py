@@ -12,9 +12,8 @@ from flowsight import config, pipeline
 from flowsight.cluster import dvcwork, gitwork, processes, workplace
 from flowsight.config import Params
 from flowsight.errors import InputError
-from flowsight.registry import candidate, describing, state, store
+from flowsight.registry import candidate, describing, state, store, subjects
 from flowsight.registry.candidate import Registered, Served
-from flowsight.serving import systems
 
 
 def register(system: str, *, split_id: str | None = None, root: Path = Path()) -> Registered:
@@ -22,7 +21,7 @@ def register(system: str, *, split_id: str | None = None, root: Path = Path()) -
 
     Args:
         system: its name, which is the model's too.
-        split_id: whose checkpoints; None: the first of `splits.ids`.
+        split_id: whose checkpoints; None: the first of the system's.
         root: the repository.
 
     Raises:
@@ -31,8 +30,8 @@ def register(system: str, *, split_id: str | None = None, root: Path = Path()) -
     """
     params = config.load(root / "params.yaml")
     _check_system(system, params)
-    systems.find(system)
-    commit = state.check(root, f"evaluate@{system}", _reads(system, params))
+    subject = subjects.of_system(system)
+    commit = state.check(root, subject.stage(system), subject.reads(system, params))
     registry = store.connect()
     with tempfile.TemporaryDirectory(prefix="flowsight-register-") as name:
         from flowsight.serving import bundle
@@ -60,7 +59,9 @@ def register_revision(system: str, revision: str, *, split_id: str | None = None
             params = config.load(tree / "params.yaml")
             _check_system(system, params)
             dvcwork.set_up(place, tree)
-            dvcwork.transfer(place, tree, "pull", *_reads(system, params))
+            subject = subjects.of_system(system)
+            needed = [*subject.reads(system, params), *subject.raw(params)]
+            dvcwork.transfer(place, tree, "pull", *needed)
             stage = pipeline.load(tree).get("flow@0")
             if stage is not None:
                 dvcwork.bring_engine(tree, stage)
@@ -75,22 +76,6 @@ def _check_system(system: str, params: Params) -> None:
         close = difflib.get_close_matches(system, systems, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"systems: {', '.join(systems)}"
         raise InputError(f"expected a system of params.yaml, found no {system!r}; {hint}")
-
-
-def _reads(system: str, params: Params) -> list[str]:
-    """Outputs that a registration reads."""
-    data = params.dataset.name
-    own = params.rows_of(system)
-    names = [name for name, row in own.items() if row.explains is None]
-    maps = {row.maps for row in own.values() if row.maps}
-    names += [f"attention-{name}" for name in params.rows if name in maps]
-    return [
-        *(f"checkpoints/{data}/{name}-{split}" for name in names for split in params.splits.ids),
-        f"results/{system}",
-        f"data/splits/{data}",
-        f"data/manifests/{data}",
-        *(f"data/validation/{data}/{gate}" for gate in describing.GATES),
-    ]
 
 
 def _served(system: str, root: Path, folder: Path, commit: str) -> Served:

@@ -80,8 +80,8 @@ def reproduce(
     commit = locks.check_commit(root, commit)
     system = version.tags.get("system", version.name)
     with processes.stoppable(), _tree(root, commit, keep) as tree:
-        before = locks.read(tree)
-        target = f"evaluate@{system}"
+        before = locks.declared(tree)
+        target = version.tags.get("stage", f"evaluate@{system}")
         needed = locks.leading_to(before, [f"results/{system}"])
         ran = _run(tree, root, target, use_cache)
         found = _compare(tree, before, needed, version.tags, run.data.metrics, system)

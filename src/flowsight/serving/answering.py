@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 import sys
 import threading
@@ -12,22 +11,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from flowsight.attention import pictures
-from flowsight.datasets.sampling import even_positions
 from flowsight.errors import FlowsightError, InputError, as_flowsight_error
 from flowsight.serving import prediction, sources
 from flowsight.serving.bundle import Bundle
-from flowsight.serving.result import Prediction
+from flowsight.serving.result import Result
 from flowsight.serving.settings import Settings
-from flowsight.video import pack
+from flowsight.serving.systems import System
 from flowsight.video.decode import UnreadableVideo
 
 DEFAULT_TOP = 5
-SHOWN_FRAMES = 4
-SHOWN_HEIGHT_PX = 120
 
 # torch's number of threads and its deterministic mode belong to the process
 _one_at_a_time = threading.Lock()
@@ -37,24 +31,27 @@ Answer = dict[str, Any]
 
 
 def answer(bundle: Bundle, rows: Sequence[Row], settings: Settings) -> list[Answer]:
-    """Predict the videos of a request.
+    """Predict the videos or images of a request.
 
     Args:
         bundle: a loaded system.
-        rows: `video` or `content`, and where wanted `top` (default 5) and `attention`.
+        rows: `content`, or the file's name as `video` (`image` for a system that looks at those),
+            and where wanted `top` (default 5) and `attention` (`map`, `masks`: the system's
+            `REQUEST`).
         settings: what is allowed.
 
     Returns:
-        One for each row: video, num_frames, duration_sec, seconds, attention, error, and what the
-        system says (`OUTPUTS`): label, score, classes and scores (the best `top`), probabilities
-        (of each stream, or of the network: class -> share). Where error is not null it says in one
-        line what was wrong, and the rest is null.
+        One for each row: the name, seconds, error, and what the system says (`OUTPUTS`). Of
+        classes: label, score, classes and scores (the best `top`), probabilities (of each stream,
+        or of the network: class -> share), num_frames, duration_sec, attention. Where error is not
+        null it says in one line what was wrong, and the rest is null.
     """
     if len(rows) > settings.max_videos:
-        text = f"expected at most {settings.max_videos} videos in a request, got {len(rows)}"
+        kind = bundle.system.INPUT
+        text = f"expected at most {settings.max_videos} {kind}s in a request, got {len(rows)}"
         return [_failed(bundle, row, text) for row in rows]
     with ExitStack() as stack:
-        found = [_prepared(row, settings, stack) for row in rows]
+        found = [_prepared(bundle.system, row, settings, stack) for row in rows]
         good = [item for item in found if not isinstance(item, str)]
         with _one_at_a_time:
             results = iter(list(_results(bundle, good, settings)))
@@ -69,37 +66,37 @@ def answer(bundle: Bundle, rows: Sequence[Row], settings: Settings) -> list[Answ
 class _Wanted:
     """A checked row."""
 
-    def __init__(self, row: Row, video: Path) -> None:
-        self.video = video
-        self.top = _whole(row.get("top"))
-        self.attention = _flag(row.get("attention"))
+    def __init__(self, system: System, row: Row, path: Path) -> None:
+        self.path = path
+        self.top = _whole(row.get("top")) if system.TOP else DEFAULT_TOP
+        self.attention = _flag(row.get(system.REQUEST), system.REQUEST)
 
 
-def _prepared(row: Row, settings: Settings, stack: ExitStack) -> _Wanted | str:
-    """The row's video at hand, or what is wrong with the row."""
+def _prepared(system: System, row: Row, settings: Settings, stack: ExitStack) -> _Wanted | str:
+    """The row's file at hand, or what is wrong with the row."""
     try:
-        video, content = (_given(row.get(name)) for name in ("video", "content"))
-        path = stack.enter_context(sources.local_video(video, content, settings))
-        return _Wanted(row, path)
+        name, content = (_given(row.get(column)) for column in (system.INPUT, "content"))
+        path = stack.enter_context(sources.local_file(name, content, settings, system.INPUT))
+        return _Wanted(system, row, path)
     except Exception as error:
         return _line(error)
 
 
 def _results(
     bundle: Bundle, wanted: Sequence[_Wanted], settings: Settings
-) -> Iterator[Prediction | str]:
+) -> Iterator[Result | str]:
     """A prediction or an error for each, whatever happens."""
     done = 0
     try:
         for found in prediction.predict_videos(
             bundle,
-            [item.video for item in wanted],
+            [item.path for item in wanted],
             attention=[item.attention for item in wanted],
             limits=settings.limits,
             threads=settings.threads,
         ):
             done += 1
-            yield found if isinstance(found, Prediction) else _line(found)
+            yield _line(found) if isinstance(found, FlowsightError) else found
     except Exception as error:  # a bug; the server answers and lives on
         yield from [_line(error)] * (len(wanted) - done)
 
@@ -133,64 +130,33 @@ def _whole(value: Any) -> int:
     return int(value)
 
 
-def _flag(value: Any) -> bool:
+def _flag(value: Any, name: str) -> bool:
     value = _given(value)
     if value is None:
         return False
     if not isinstance(value, bool):
-        raise InputError(f"expected `attention` as true or false, got {value!r}")
+        raise InputError(f"expected `{name}` as true or false, got {value!r}")
     return value
 
 
-def _name(row: Row) -> str | None:
-    video = _given(row.get("video"))
-    return video if isinstance(video, str) else None
+def _name(bundle: Bundle, row: Row) -> dict[str, str | None]:
+    """The file's name as the request gave it; where it did not, none of our own."""
+    kind = bundle.system.INPUT
+    name = _given(row.get(kind))
+    return {kind: name if isinstance(name, str) else None}
 
 
 def _failed(bundle: Bundle, row: Row, error: str) -> Answer:
-    names = (*bundle.system.OUTPUTS, "num_frames", "duration_sec", "seconds", "attention")
-    return {"video": _name(row), **dict.fromkeys(names), "error": error}
+    names = (*bundle.system.OUTPUTS, "seconds")
+    return {**_name(bundle, row), **dict.fromkeys(names), "error": error}
 
 
-def _told(bundle: Bundle, row: Row, wanted: _Wanted, found: Prediction | str) -> Answer:
+def _told(bundle: Bundle, row: Row, wanted: _Wanted, found: Result | str) -> Answer:
     if isinstance(found, str):
         return _failed(bundle, row, found)
     return {
         **found.record(wanted.top),
-        "video": _name(row),
-        "attention": shown_attention(found) if wanted.attention else None,
+        **_name(bundle, row),
+        **found.requested(),
         "error": None,
     }
-
-
-def shown_attention(found: Prediction) -> dict[str, Any]:
-    """Attention of a few frames, small enough for an answer.
-
-    Returns:
-        frames (indices), and for each stream (or the network) maps (nested lists, frame x row x
-        column, 0..255) and picture (base64 of a PNG: the frames side by side with the map over
-        each).
-    """
-    assert found.attention is not None and found.clip is not None
-    count = min(SHOWN_FRAMES, found.num_frames)
-    chosen = even_positions(found.num_frames, count).tolist()
-    frames = pack.read_frames(found.clip.frames, chosen)  # type: ignore[arg-type]
-    answer: dict[str, Any] = {"frames": chosen}
-    for name, every in found.attention.items():
-        maps = every[chosen]
-        laid = [_small(pictures.overlay(f, m)) for f, m in zip(frames, maps, strict=True)]
-        answer[name] = {"maps": maps.tolist(), "picture": _png(np.concatenate(laid, axis=1))}
-    return answer
-
-
-def _small(image: np.ndarray) -> np.ndarray:
-    height, width = image.shape[:2]
-    if height <= SHOWN_HEIGHT_PX:
-        return image
-    size = (max(1, round(width * SHOWN_HEIGHT_PX / height)), SHOWN_HEIGHT_PX)
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-def _png(image: np.ndarray) -> str:
-    _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    return base64.b64encode(data.tobytes()).decode("ascii")

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flowsight import config, files, schema
 from flowsight.config import FlowParams, FramesParams, Params
 from flowsight.errors import InputError
-from flowsight.rows import RowParams
 from flowsight.serving import origin, systems
 from flowsight.serving.restoring import MODEL
 from flowsight.serving.systems import Shelf, Source, System
@@ -31,10 +31,12 @@ class Bundle:
     description: dict[str, Any]
     """`model.json`."""
     classes: tuple[str, ...]
+    """Of systems over clips."""
     threads: int
     """CPU threads of torch that the pipeline predicts with; others may change the last bits."""
-    frames: FramesParams
-    flow: FlowParams
+    frames: FramesParams | None
+    flow: FlowParams | None
+    """How clips are stored; None for systems over other things."""
     served: Any
     """The networks, as the system's own module has them."""
 
@@ -62,10 +64,10 @@ def write_bundle(
         check_lock: refuse checkpoints and results that are not the ones `dvc.lock` knows.
 
     Returns:
-        What `model.json` says: format, system, dataset, recipe, split, classes, threads, frames,
-        flow, rows, files (network's name -> file, path, md5, sha256, stage_md5), and the system's
-        own. Of two_stream: attention, fusion (name, method, value, source) and streams (stream ->
-        its phase-2 row); of residual3d: row.
+        What `model.json` says: format, system, dataset, recipe, split, threads, rows, files
+        (network's name -> file, path, md5, sha256, stage_md5), and the system's own. Over clips:
+        classes, frames, flow; of two_stream: attention, fusion (name, method, value, source) and
+        streams (stream -> its phase-2 row); of the others: row; of saliency also plan.
 
     Raises:
         InputError: another system, no such split, a missing or stale checkpoint or result.
@@ -87,22 +89,20 @@ def _describe(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What `model.json` says, and the folder of each checkpoint."""
     own = systems.find(system)
-    split = _chosen_split(params, split_id)
+    data = own.data(params)
+    split = _chosen_split(data.splits, split_id)
     lock = origin.locked_outs(root / "dvc.lock")
     source = Source(root, lock if check_lock else None)
     described = own.describe(params, split, source)
     description = {
         "format": FORMAT,
         "system": system,
-        "dataset": params.dataset.name,
+        "dataset": data.name,
         "recipe": params.recipe,
         "split": split,
-        "classes": origin.read_classes(root / "data/manifests" / params.dataset.name),
         "threads": params.threads,
-        "frames": asdict(params.frames),
-        "flow": asdict(params.flow),
         **described.own,
-        "rows": {row: asdict(params.row(row)) for row in described.rows},
+        "rows": {row: asdict(data.rows[row]) for row in described.rows},
         "files": {
             name: {"file": f"{name}.pt", **origin.describe(root, folder, lock, check=check_lock)}
             for name, folder in described.checkpoints.items()
@@ -111,12 +111,11 @@ def _describe(
     return description, dict(described.checkpoints)
 
 
-def _chosen_split(params: Params, split_id: str | None) -> str:
+def _chosen_split(known: Sequence[str], split_id: str | None) -> str:
     if split_id is None:
-        return params.splits.ids[0]
-    if split_id not in params.splits.ids:
-        known = ", ".join(params.splits.ids)
-        raise InputError(f"expected a split of splits.ids ({known}), got {split_id!r}")
+        return known[0]
+    if split_id not in known:
+        raise InputError(f"expected a split of {', '.join(known)}, got {split_id!r}")
     return split_id
 
 
@@ -137,24 +136,32 @@ def load_bundle(folder: Path | str, *, device: str | None = None) -> Bundle:
     description = _read(folder)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     try:
-        rows = {
-            name: schema.read(RowParams, values, f"rows.{name}")
+        system = systems.find(description["system"])
+        rows: dict[str, Any] = {
+            name: schema.read(system.ROW, values, f"rows.{name}")
             for name, values in description["rows"].items()
         }
         shelf = Shelf(folder, description, rows, where)
         return Bundle(
             description=description,
-            classes=tuple(description["classes"]),
+            classes=tuple(description.get("classes", ())),
             threads=int(description["threads"]),
-            frames=schema.read(FramesParams, description["frames"], "frames"),
-            flow=schema.read(FlowParams, description["flow"], "flow"),
-            served=systems.find(description["system"]).restore(shelf),
+            frames=_block(FramesParams, description, "frames"),
+            flow=_block(FlowParams, description, "flow"),
+            served=system.restore(shelf),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"expected a whole description in {folder / MODEL}, got {type(error).__name__} {error};"
             " write the bundle again"
         ) from None
+
+
+Block = TypeVar("Block")
+
+
+def _block(kind: type[Block], description: Mapping[str, Any], name: str) -> Block | None:
+    return schema.read(kind, description[name], name) if name in description else None
 
 
 def _read(folder: Path) -> dict[str, Any]:

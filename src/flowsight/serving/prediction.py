@@ -1,7 +1,6 @@
-"""From a video file to what a system says of it: the pipeline's own path, in memory.
+"""From a video's or an image's file to what a system says of it, in memory.
 
-Frames and flow pass through the packs' size, JPEG and quantisation; the rest is the system's own
-(`serving.systems`).
+It takes the pipeline's own path, which is the system's own (`serving.systems`).
 """
 
 from __future__ import annotations
@@ -15,12 +14,11 @@ from typing import Any, TypeVar
 
 from flowsight import seeding
 from flowsight.errors import FlowsightError, as_flowsight_error
-from flowsight.serving import memory
 from flowsight.serving.bundle import Bundle
-from flowsight.serving.memory import NO_LIMITS, ClipInMemory, Limits
-from flowsight.serving.result import Prediction, Update
+from flowsight.serving.memory import NO_LIMITS, Limits
+from flowsight.serving.result import Update
 
-Result = TypeVar("Result")
+Made = TypeVar("Made")
 
 
 def _silent(part: str, done: int, total: int) -> None:
@@ -37,18 +35,22 @@ def predict_video(
     attention: bool = False,
     limits: Limits = NO_LIMITS,
     update: Update = _silent,
-) -> Prediction:
-    """Score one video.
+) -> Any:
+    """Score one video, or of a system that looks at images one image.
 
     Args:
         bundle: a loaded system.
-        video: any format OpenCV reads.
+        video: any format OpenCV reads; of an image a format of `serving.images`.
         num_views: frames, stacks or clips, evenly drawn; None: as the pipeline tests.
         num_crops: 10 or 1; None: as the pipeline tests.
         threads: CPU threads of torch; None: the pipeline's, so that scores are equal to its.
-        attention: also the attention maps of every frame, and the frames.
+        attention: also the attention maps of every frame, and the frames; of other systems what
+            their `REQUEST` asks for.
         limits: what is refused.
         update: progress.
+
+    Returns:
+        The system's own `Result`: of classes a `Prediction`.
 
     Raises:
         UnreadableVideo: not a video, or beyond the limits.
@@ -79,8 +81,8 @@ def predict_videos(
     attention: bool | Sequence[bool] = False,
     limits: Limits = NO_LIMITS,
     **options: Any,
-) -> Iterator[Prediction | FlowsightError]:
-    """Score videos, in their order; the next one is decoded while one goes through the networks.
+) -> Iterator[Any]:
+    """Score files, in their order; the next is decoded while one goes through the networks.
 
     Args:
         bundle: a loaded system.
@@ -90,12 +92,12 @@ def predict_videos(
         options: `num_views`, `num_crops` and `threads` of `predict_video`.
 
     Yields:
-        A prediction, or what was wrong with that video; the others go on.
+        A `Result`, or what was wrong with that video; the others go on.
     """
     wanted = [attention] * len(videos) if isinstance(attention, bool) else list(attention)
     bundle = _with_views(bundle, options.pop("num_views", None), options.pop("num_crops", None))
 
-    def read(index: int) -> ClipInMemory | FlowsightError:
+    def read(index: int) -> Any:
         video = Path(videos[index])
         return _caught(lambda: _load(bundle, video, wanted[index], limits, _silent))
 
@@ -112,7 +114,7 @@ def predict_videos(
                 yield _caught(partial(score, attention=wanted[index]))
 
 
-def _caught(work: Callable[[], Result]) -> Result | FlowsightError:
+def _caught(work: Callable[[], Made]) -> Made | FlowsightError:
     """What the work returns, or the plain meaning of what it raises; bugs come out."""
     try:
         return work()
@@ -128,25 +130,14 @@ def _with_views(bundle: Bundle, num_views: int | None, num_crops: int | None) ->
     return dataclasses.replace(bundle, served=served)
 
 
-def _load(
-    bundle: Bundle, video: Path, attention: bool, limits: Limits, update: Update
-) -> ClipInMemory:
+def _load(bundle: Bundle, video: Path, attention: bool, limits: Limits, update: Update) -> Any:
     """A video in memory, with what the system needs of it."""
-    needs = bundle.system.needs(bundle, attention=attention)
-    part = "flow" if needs.flow else "frames"
-    return memory.load(
-        video,
-        frames=bundle.frames,
-        flow=bundle.flow,
-        needs=needs,
-        limits=limits,
-        update=lambda done, total: update(part, done, total),
-    )
+    return bundle.system.load(bundle, video, attention=attention, limits=limits, update=update)
 
 
 def predict_clip(
     bundle: Bundle,
-    loaded: ClipInMemory,
+    loaded: Any,
     *,
     video: str = "",
     num_views: int | None = None,
@@ -154,12 +145,13 @@ def predict_clip(
     threads: int | None = None,
     attention: bool = False,
     update: Update = _silent,
-) -> Prediction:
-    """Score a video that is in memory already, by `memory.load` with the bundle's settings.
+) -> Any:
+    """Score a video that is in memory already.
 
     Args:
         bundle: a loaded system.
-        loaded: the video's frames and all the flow that the system needs.
+        loaded: by the system's `load`; of systems over clips also by `memory.load` with the
+            bundle's settings and all the flow that the system needs.
         video: its name, for the prediction.
         num_views, num_crops, threads, attention, update: as for `predict_video`.
 
@@ -172,9 +164,4 @@ def predict_clip(
         found = bundle.system.predict(
             bundle, loaded, attention=attention, seconds=seconds, update=update
         )
-    return dataclasses.replace(
-        found,
-        video=video,
-        seconds={**seconds, "total": sum(seconds.values())},
-        clip=loaded if attention else None,
-    )
+    return found.named(video, {**seconds, "total": sum(seconds.values())})

@@ -25,9 +25,11 @@ _TYPES: dict[str, Any] = {
     "any": AnyType(),
 }
 
+_EXAMPLES = {"video": {"video": "Walk/walk_01.avi"}, "image": {"image": "flower.jpg"}}
+
 
 class VideoModel(mlflow.pyfunc.PythonModel):
-    """What a system says of videos, see `flowsight.serving.answering`."""
+    """What a system says of videos or images, see `flowsight.serving.answering`."""
 
     def load_context(self, context: Any) -> None:
         """Read the bundle and the server's settings; both are checked before it serves."""
@@ -40,13 +42,13 @@ class VideoModel(mlflow.pyfunc.PythonModel):
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> list[dict[str, Any]]:
-        """One answer a row: what the system says, attention on request; `error` where it failed.
+        """One answer a row: what the system says, more on request; `error` where it failed.
 
         Args:
             context: MLflow's.
-            model_input: table (or a mapping, or a list of them) with `video` (path below the
-                served folder, or a URL where allowed) or `content` (base64), and if wanted `top`
-                and `attention`.
+            model_input: table (or a mapping, or a list of them) with `video` or `image` (path below
+                the served folder, or a URL where allowed) or `content` (base64), and if wanted what
+                else `signature` lists.
             params: none are used.
         """
         from flowsight.serving import answering
@@ -76,21 +78,17 @@ def signature(system: str) -> tuple[ModelSignature, pd.DataFrame]:
     """
     from flowsight.serving import systems
 
-    kinds = {"video": "string", "content": "string", "top": "long", "attention": "boolean"}
+    own = systems.find(system)
+    kinds = {own.INPUT: "string", "content": "string"}
+    kinds |= {"top": "long"} if own.TOP else {}
+    kinds |= {own.REQUEST: "boolean"}
     inputs = Schema([ColSpec(kind, name, required=False) for name, kind in kinds.items()])
-    columns = {
-        "video": "string",
-        **systems.find(system).OUTPUTS,
-        "num_frames": "long",
-        "duration_sec": "double",
-        "seconds": "any",
-        "attention": "any",
-        "error": "string",
-    }
+    columns = {own.INPUT: "string", **own.OUTPUTS, "seconds": "any", "error": "string"}
     outputs = Schema(
         [ColSpec(_TYPES[kind], name, required=False) for name, kind in columns.items()]
     )
-    example = pd.DataFrame({"video": ["Walk/walk_01.avi"], "top": [3], "attention": [False]})
+    values = {**_EXAMPLES[own.INPUT], "top": 3, own.REQUEST: False}
+    example = pd.DataFrame({name: [values[name]] for name in kinds if name in values})
     return ModelSignature(inputs=inputs, outputs=outputs), example
 
 

@@ -17,6 +17,11 @@ class NoSuchModel(InputError):  # noqa: N818 (the name says what it is)
     """The registry has no such model, version or alias."""
 
 
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "DO_NOT_TRACK": "1",
+}
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 """A missing alias is an invalid parameter to MLflow."""
 
@@ -39,7 +44,7 @@ def fetch(uri: str, target: Path) -> Path:
     store = tracking.tracking_uri()
     if store.startswith("sqlite:///") and not Path(store.removeprefix("sqlite:///")).is_file():
         raise NoSuchModel(f"expected {uri} in the registry, but there is no registry at {store}")
-    for name, value in {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "DO_NOT_TRACK": "1"}.items():
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import mlflow
     from mlflow.exceptions import MlflowException

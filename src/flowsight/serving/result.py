@@ -1,16 +1,18 @@
-"""What a system says of a video, and the same as plain values, lines of a table, pictures."""
+"""What a system says of its input, and the same as plain values, lines of a table, pictures."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from flowsight.errors import InputError
 from flowsight.serving.memory import ClipInMemory
 
 Floats = npt.NDArray[np.float64]
@@ -24,8 +26,41 @@ OUTPUTS: Mapping[str, str] = {
     "classes": "string[]",
     "scores": "double[]",
     "probabilities": "any",
+    "num_frames": "long",
+    "duration_sec": "double",
+    "attention": "any",
 }
-"""A system's own columns in a server's answer, see `systems.System`."""
+"""Columns in a server's answer of a system that tells classes, see `systems.System`."""
+
+
+class Result(Protocol):
+    """What a system says of one input."""
+
+    def named(self, name: str, seconds: dict[str, float]) -> Self:
+        """The same with the input's name and the time spent on each part."""
+
+    def record(self, count: int) -> dict[str, Any]:
+        """Plain values: the input's name, the system's columns, seconds.
+
+        Args:
+            count: classes to tell, where there are classes.
+        """
+
+    def requested(self) -> dict[str, Any]:
+        """Plain values of what was asked for beside: `REQUEST` -> it, or None."""
+
+    def lines(self, count: int) -> list[tuple[str, ...]]:
+        """Lines of a table, as `System.COLUMNS` says."""
+
+    def light(self) -> Self:
+        """The same without what only films and requests need."""
+
+    def save_masks(self, folder: Path, name: str) -> Path:
+        """Write its masks to a folder.
+
+        Raises:
+            InputError: it has none.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,6 +85,28 @@ class Prediction:
     """Over a map's picture; where there is none, the best class and its share."""
     clip: ClipInMemory | None = None
     """The frames, where maps were asked for."""
+
+    def named(self, name: str, seconds: dict[str, float]) -> Self:
+        """See `Result`."""
+        return replace(self, video=name, seconds=seconds)
+
+    def requested(self) -> dict[str, Any]:
+        """Attention of a few frames."""
+        from flowsight.serving import shown
+
+        return {"attention": None if self.attention is None else shown.attention(self)}
+
+    def light(self) -> Self:
+        """Without frames and maps."""
+        return replace(self, attention=None, clip=None)
+
+    def save_masks(self, folder: Path, name: str) -> Path:
+        """There are none.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("expected saliency or background for --masks, got a system of classes")
 
     @property
     def label(self) -> str:

@@ -1,4 +1,4 @@
-"""Where a request's video is: a path below the served folder, a URL, or bytes in the request."""
+"""Where a request's file is: a path below the served folder, a URL, or bytes in the request."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from flowsight.serving.settings import Settings
 
 
 @contextmanager
-def local_video(video: Any, content: Any, settings: Settings) -> Iterator[Path]:
-    """A request's video as a file.
+def local_file(name: Any, content: Any, settings: Settings, kind: str = "video") -> Iterator[Path]:
+    """A request's video or image as a file.
 
     Args:
-        video: path below `settings.root`, or a URL; None where `content` is given.
+        name: path below `settings.root`, or a URL; None where `content` is given.
         content: base64, possibly after `data:...;base64,`.
         settings: what is allowed.
+        kind: `video` or `image`, the column of the request that holds the name.
 
     Yields:
         The file; one that was made for the request is removed afterwards.
@@ -31,23 +32,23 @@ def local_video(video: Any, content: Any, settings: Settings) -> Iterator[Path]:
         InputError: neither or both given, not allowed, not found, not base64, or too large.
         ResourceError: a URL that does not answer.
     """
-    if bool(video) == bool(content):
-        raise InputError("expected either `video` or `content` for each video")
-    if not isinstance(video or content, str):
-        raise InputError(f"expected text, got {type(video or content).__name__}")
-    if video and not fetching.is_url(video):
-        yield path_below(settings.root, video)
+    if bool(name) == bool(content):
+        raise InputError(f"expected either `{kind}` or `content` for each {kind}")
+    if not isinstance(name or content, str):
+        raise InputError(f"expected text, got {type(name or content).__name__}")
+    if name and not fetching.is_url(name):
+        yield path_below(settings.root, name, kind)
         return
     with tempfile.TemporaryDirectory(prefix="flowsight-serve-") as folder:
-        target = Path(folder) / "video"
-        if video:
-            fetching.fetch(video, target, mode=settings.urls, limits=settings.limits)
+        target = Path(folder) / kind
+        if name:
+            fetching.fetch(name, target, mode=settings.urls, limits=settings.limits)
         else:
             target.write_bytes(decoded(content, settings.limits.max_bytes))
         yield target
 
 
-def path_below(root: Path | None, text: str) -> Path:
+def path_below(root: Path | None, text: str, kind: str = "video") -> Path:
     """The file of this name below the served folder, with symbolic links followed.
 
     Raises:
@@ -56,7 +57,7 @@ def path_below(root: Path | None, text: str) -> Path:
     """
     if root is None:
         raise InputError(
-            "expected FLOWSIGHT_SERVE_ROOT to name the folder of the videos; "
+            f"expected FLOWSIGHT_SERVE_ROOT to name the folder of the {kind}s; "
             "start the server with it, or send `content`"
         )
     outside = InputError(f"expected a path below the served folder, got {text!r}")
@@ -72,7 +73,10 @@ def path_below(root: Path | None, text: str) -> Path:
     if not inside:
         raise outside
     if not there:
-        raise InputError(f"expected a video at {text!r} below the served folder, found no file")
+        article = "an" if kind == "image" else "a"
+        raise InputError(
+            f"expected {article} {kind} at {text!r} below the served folder, found no file"
+        )
     return found
 
 

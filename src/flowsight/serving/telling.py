@@ -1,4 +1,4 @@
-"""The work of `flowsight predict`: choose the model, go through the videos, say what they show."""
+"""The work of `flowsight predict`: choose the model, go through the files, say what they show."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flowsight.serving import registered, systems
 
 if TYPE_CHECKING:
     from flowsight.serving.bundle import Bundle
-    from flowsight.serving.result import Prediction
+    from flowsight.serving.result import Result
 
 
 def predict(
@@ -27,37 +27,46 @@ def predict(
     as_json: bool,
     overlay: Path | None,
     system: str | None = None,
+    masks: Path | None = None,
 ) -> None:
-    """Predict videos and print a table or JSON on stdout; a bad one does not stop the others.
+    """Predict files and print a table or JSON on stdout; a bad one does not stop the others.
 
     Args:
-        videos: files.
+        videos: files; of a system that looks at images, those.
         model: `models:/...`, a folder with a bundle, or None for the system's champion; where
             there is none, the working tree's checkpoints, and stderr says so.
         top: classes to show.
         as_json: a JSON list instead of a table.
-        overlay: film to write; of several videos `<stem>_<video's stem><ending>` each.
+        overlay: film (of an image a picture) to write; of several files `<stem>_<file's
+            stem><ending>` each.
         system: whose champion; with a model, what it must be. None: `systems.DEFAULT`, or whatever
             the model is.
+        masks: folder for what saliency and background find: `<stem>.png`, `<stem>.zip`.
 
     Raises:
-        InputError: no such system or model, a model of another system, no maps for the film, or at
-            the end, naming the videos that failed.
+        InputError: no such system or model, a model of another system, no maps for the film, no
+            masks to write, or at the end, naming the videos that failed.
         ResourceError: the registry cannot be reached.
     """
-    films = _films(videos, overlay)
+    if overlay is not None:  # before anything is fetched
+        named = [system or systems.DEFAULT] if model is None or system else systems.names()
+        _check_ending(overlay, [end for name in named for end in systems.find(name).ENDINGS])
     with tempfile.TemporaryDirectory(prefix="flowsight-model-") as scratch:
         bundle = _load(model, system, Path(scratch))
-    if overlay is not None:
+    films = _films(bundle, videos, overlay)
+    _check_masks(bundle, videos, masks)
+    wanted = overlay is not None or (masks is not None and bundle.system.REQUEST == "masks")
+    if wanted:
         _check_attention(bundle)
-    results: list[Prediction | FlowsightError] = []
-    for video, found in zip(videos, _results(bundle, videos, overlay is not None), strict=True):
-        results.append(_with_film(found, films.get(video)))
+    kind = bundle.system.INPUT
+    results: list[Result | FlowsightError] = []
+    for video, found in zip(videos, _results(bundle, videos, wanted), strict=True):
+        results.append(_written(bundle, found, films.get(video), masks, video.stem))
     if as_json:
-        print(json.dumps(_records(videos, results, top), ensure_ascii=False, indent=2))
+        print(json.dumps(_records(kind, videos, results, top), ensure_ascii=False, indent=2))
     else:
-        _print_table(bundle.system.COLUMNS, videos, results, top)
-    _raise_failures(videos, results)
+        _print_table(bundle, videos, results, top)
+    _raise_failures(kind, videos, results)
 
 
 def _load(model: str | None, system: str | None, scratch: Path) -> Bundle:
@@ -106,26 +115,42 @@ def _check_attention(bundle: Bundle) -> None:
     prediction.check_attention(bundle)
 
 
-def _films(videos: Sequence[Path], overlay: Path | None) -> dict[Path, Path]:
+def _check_ending(overlay: Path, endings: Sequence[str]) -> None:
+    if overlay.suffix.lower() not in endings:
+        known = ", ".join(dict.fromkeys(endings))
+        raise InputError(f"expected a name for --overlay ending with {known}, got {overlay.name!r}")
+
+
+def _films(bundle: Bundle, videos: Sequence[Path], overlay: Path | None) -> dict[Path, Path]:
     if overlay is None:
         return {}
-    from flowsight.video.film import check_ending
-
-    check_ending(overlay)
+    _check_ending(overlay, bundle.system.ENDINGS)
     if len(videos) == 1:
         return {videos[0]: overlay}
     names: dict[Path, Path] = {}
     for video in dict.fromkeys(videos):
         name = overlay.with_name(f"{overlay.stem}_{video.stem}{overlay.suffix}")
         if name in names.values():
-            raise InputError(f"expected videos of different names for --overlay, got two {name}")
+            raise InputError(f"expected different names for --overlay, got two {name}")
         names[video] = name
     return names
 
 
+def _check_masks(bundle: Bundle, videos: Sequence[Path], masks: Path | None) -> None:
+    if masks is None:
+        return
+    if not {"mask", "masks"} & set(bundle.system.OUTPUTS):
+        own = bundle.description["system"]
+        raise InputError(f"expected a model of saliency or background for --masks, got {own}")
+    stems = [video.stem for video in dict.fromkeys(videos)]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        raise InputError(f"expected different names for --masks, got {', '.join(twice)} twice")
+
+
 def _results(
     bundle: Bundle, videos: Sequence[Path], attention: bool
-) -> Iterator[Prediction | FlowsightError]:
+) -> Iterator[Result | FlowsightError]:
     """One video: progress by its frames; several: by videos, two at once."""
     from flowsight.serving import prediction
 
@@ -156,26 +181,30 @@ def _meters(stack: ExitStack) -> Callable[[str, int, int], None]:
     return update
 
 
-def _with_film(
-    found: Prediction | FlowsightError, film: Path | None
-) -> Prediction | FlowsightError:
-    """Write the film, then let the frames and maps go."""
-    from dataclasses import replace
-
-    from flowsight.serving import overlay
-
-    if isinstance(found, FlowsightError) or film is None:
+def _written(
+    bundle: Bundle,
+    found: Result | FlowsightError,
+    film: Path | None,
+    masks: Path | None,
+    stem: str,
+) -> Result | FlowsightError:
+    """Write film and masks, then let what only they needed go."""
+    if isinstance(found, FlowsightError):
         return found
-    overlay.write_overlay(found, film)
-    print(f"{film} is ready", file=sys.stderr)
-    return replace(found, attention=None, clip=None)
+    if masks is not None:
+        masks.mkdir(parents=True, exist_ok=True)
+        print(f"{found.save_masks(masks, stem)} is ready", file=sys.stderr)
+    if film is not None:
+        bundle.system.write_overlay(found, film)
+        print(f"{film} is ready", file=sys.stderr)
+    return found.light()
 
 
 def _records(
-    videos: Sequence[Path], results: Sequence[Prediction | FlowsightError], top: int
+    kind: str, videos: Sequence[Path], results: Sequence[Result | FlowsightError], top: int
 ) -> list[dict[str, object]]:
     return [
-        {"video": str(video), "error": " ".join(str(found).split())}
+        {kind: str(video), "error": " ".join(str(found).split())}
         if isinstance(found, FlowsightError)
         else {**found.record(top), "error": None}
         for video, found in zip(videos, results, strict=True)
@@ -183,16 +212,13 @@ def _records(
 
 
 def _print_table(
-    columns: Sequence[str],
-    videos: Sequence[Path],
-    results: Sequence[Prediction | FlowsightError],
-    top: int,
+    bundle: Bundle, videos: Sequence[Path], results: Sequence[Result | FlowsightError], top: int
 ) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("video", *columns)
+    table = Table(bundle.system.INPUT, *bundle.system.COLUMNS)
     for video, found in zip(videos, results, strict=True):
         name = escape(str(video))
         if isinstance(found, FlowsightError):
@@ -205,7 +231,9 @@ def _print_table(
     Console().print(table)
 
 
-def _raise_failures(videos: Sequence[Path], results: Sequence[Prediction | FlowsightError]) -> None:
+def _raise_failures(
+    kind: str, videos: Sequence[Path], results: Sequence[Result | FlowsightError]
+) -> None:
     failed = [
         (video, found)
         for video, found in zip(videos, results, strict=True)
@@ -218,4 +246,4 @@ def _raise_failures(videos: Sequence[Path], results: Sequence[Prediction | Flows
     for video, found in failed:
         print(f"{video}: {' '.join(str(found).split())}", file=sys.stderr)
     names = ", ".join(str(video) for video, _ in failed)
-    raise InputError(f"{len(failed)} of {len(videos)} videos could not be predicted: {names}")
+    raise InputError(f"{len(failed)} of {len(videos)} {kind}s could not be predicted: {names}")

@@ -16,6 +16,7 @@ from flowsight.files import atomic_file
 
 CODECS = {".webm": "VP80", ".mp4": "mp4v", ".avi": "MJPG"}
 """Ending -> codec. Every browser plays VP8; players, not browsers, play the other two."""
+ENDINGS = tuple(CODECS)
 
 
 def write_film(path: Path, images: Iterator[np.ndarray], fps: float) -> None:

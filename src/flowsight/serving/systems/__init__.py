@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -19,13 +19,24 @@ from flowsight.errors import InputError
 
 if TYPE_CHECKING:
     from flowsight.config import Params
-    from flowsight.rows import RowParams
     from flowsight.serving.bundle import Bundle
-    from flowsight.serving.memory import ClipInMemory, Needs
-    from flowsight.serving.result import Prediction, Update
+    from flowsight.serving.memory import Limits, Needs
+    from flowsight.serving.result import Result, Update
 
 DEFAULT = "two_stream"
 """Whose champion predicts where nobody names a model or a system."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a system's networks are trained on."""
+
+    name: str
+    """Of the data set: folder below `data/raw` and `checkpoints`."""
+    splits: tuple[str, ...]
+    """Ids, the first one being served unless another is asked for."""
+    rows: Mapping[str, Any]
+    """Its rows in the parameters, each a `System.ROW`."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,8 @@ class Shelf:
     folder: Path
     description: Mapping[str, Any]
     """`model.json`."""
-    rows: Mapping[str, RowParams]
+    rows: Mapping[str, Any]
+    """Each a `System.ROW`."""
     device: Any
     """Where to compute."""
 
@@ -64,11 +76,30 @@ class Shelf:
 class System(Protocol):
     """What a module of this package has."""
 
+    ROW: type
+    """Of its rows in the parameters."""
+    SUBJECT: str
+    """Module of `flowsight.registry.subjects` that knows what its test items are."""
+    INPUT: str
+    """What it looks at, `video` or `image`; also the column of a request that names the file."""
+    REQUEST: str
+    """Column of a request that asks, as true or false, for what is not always answered."""
+    TOP: bool
+    """Whether a request may say how many classes it wants (`top`)."""
     OUTPUTS: Mapping[str, str]
     """Columns of a server's answer -> `string`, `double`, `long`, `string[]`, `double[]` or `any`;
-    beside `video`, `num_frames`, `duration_sec`, `seconds`, `attention` and `error`."""
+    beside `INPUT`, `seconds` and `error`."""
     COLUMNS: tuple[str, ...]
-    """Heads of the table that `flowsight predict` prints, after the video."""
+    """Heads of the table that `flowsight predict` prints, after the file."""
+    ENDINGS: tuple[str, ...]
+    """Of the film or picture that `flowsight predict --overlay` writes."""
+
+    def data(self, params: Params) -> Data:
+        """What it is trained on.
+
+        Raises:
+            InputError: the parameters have none of it.
+        """
 
     def describe(self, params: Params, split: str, source: Source) -> Described:
         """Which of the system's rows are served; never chosen by what they scored on test clips.
@@ -109,24 +140,62 @@ class System(Protocol):
             InputError: maps are wanted and it has none.
         """
 
+    def load(
+        self, bundle: Bundle, path: Path, *, attention: bool, limits: Limits, update: Update
+    ) -> Any:
+        """The file, checked, with what is looked at; has `seconds`, the time each part took.
+
+        Args:
+            bundle: the system.
+            path: of what `INPUT` says.
+            attention: see `predict`.
+            limits: what is refused.
+            update: progress.
+
+        Raises:
+            InputError: no such thing, or beyond the limits.
+        """
+
     def predict(
         self,
         bundle: Bundle,
-        loaded: ClipInMemory,
+        loaded: Any,
         *,
         attention: bool,
         seconds: dict[str, float],
         update: Update,
-    ) -> Prediction:
-        """What it says of a video.
+    ) -> Result:
+        """What it says of a video or an image.
 
         Args:
             bundle: the system.
-            loaded: the video, with what it needs.
-            attention: also the maps of every frame.
+            loaded: what `load` returned.
+            attention: also what `REQUEST` asks for, and what a film needs.
             seconds: the time each part took is added here.
             update: progress.
         """
+
+    def write_overlay(self, found: Any, path: Path) -> None:
+        """Write the film or picture of a prediction.
+
+        Args:
+            found: what `predict` returned with `attention=True`.
+            path: with one of `ENDINGS`.
+        """
+
+
+def chosen_row(name: str, known: Collection[str], system: str) -> str:
+    """What `serve.<system>` names, where it can be served.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if name not in known:
+        raise InputError(
+            f"expected serve.{system} as one of {', '.join(known)}, got {name!r}; null chooses "
+            "by the system's rule"
+        )
+    return name
 
 
 def names() -> list[str]:

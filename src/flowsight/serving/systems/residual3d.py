@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +13,11 @@ import numpy as np
 from flowsight.config import Params
 from flowsight.errors import InputError
 from flowsight.rows import RowParams
-from flowsight.serving import result
-from flowsight.serving.memory import ClipInMemory, Needs
+from flowsight.serving import clips, result
+from flowsight.serving.memory import ClipInMemory, Limits, Needs
 from flowsight.serving.result import Bytes, Prediction, Update
-from flowsight.serving.systems import Described, Shelf, Source
+from flowsight.serving.systems import Data, Described, Shelf, Source, chosen_row
+from flowsight.video import film
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,8 +28,14 @@ if TYPE_CHECKING:
 NAME = "residual3d"
 NETWORK = "network"
 """What its probabilities, logits and maps are called: there is only one."""
+ROW = RowParams
+SUBJECT = "clips"
+INPUT = "video"
+REQUEST = "attention"
+TOP = True
 OUTPUTS = result.OUTPUTS
 COLUMNS = ("class", "share")
+ENDINGS = film.ENDINGS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +55,16 @@ def served_row(params: Params) -> str:
 
     In every recipe that is the network the paper proposes, beside which baselines, other families
     and other inputs stand; what a study adds comes behind it. Where no row has attention, the first
-    one by the same order.
+    one by the same order. `serve.residual3d` names another.
 
     Raises:
-        InputError: no row of the system has clips as its input.
+        InputError: no row of the system has clips as its input, or none of them has that name.
     """
     rows = {n: r for n, r in params.rows_of(NAME).items() if r.input.clip_length is not None}
     if not rows:
         raise InputError(f"expected a row of {NAME} with input.clip_length, got none")
+    if params.serve.residual3d is not None:
+        return chosen_row(params.serve.residual3d, rows, NAME)
     return min(
         rows,
         key=lambda name: (
@@ -64,11 +74,17 @@ def served_row(params: Params) -> str:
     )
 
 
+def data(params: Params) -> Data:
+    """Clips."""
+    return clips.data(params)
+
+
 def describe(params: Params, split: str, source: Source) -> Described:
     """One row, see `served_row`."""
     row = served_row(params)
     folder = f"checkpoints/{params.dataset.name}/{row}-{split}"
-    return Described({"row": row}, (row,), {row: folder})
+    own = {**clips.described(params, source.root), "row": row}
+    return Described(own, (row,), {row: folder})
 
 
 def selection(description: Mapping[str, Any]) -> dict[str, str]:
@@ -129,6 +145,13 @@ def _fields(row: RowParams, num_frames: int, fps: float) -> set[int]:
     return views.items(num_frames, row, fps)
 
 
+def load(
+    bundle: Bundle, path: Path, *, attention: bool, limits: Limits, update: Update
+) -> ClipInMemory:
+    """The video with what `needs` says."""
+    return clips.load(bundle, path, needs(bundle, attention=attention), limits, update)
+
+
 def predict(
     bundle: Bundle,
     loaded: ClipInMemory,
@@ -159,7 +182,15 @@ def predict(
         num_frames=loaded.num_frames,
         duration_sec=loaded.duration_sec,
         attention=maps,
+        clip=loaded if attention else None,
     )
+
+
+def write_overlay(found: Prediction, path: Path) -> None:
+    """A film of what it looked at."""
+    from flowsight.serving import overlay
+
+    overlay.write_overlay(found, path)
 
 
 def _maps(served: Served, loaded: ClipInMemory) -> Bytes:

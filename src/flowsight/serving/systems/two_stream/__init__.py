@@ -8,23 +8,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowsight.config import Params
-from flowsight.serving import result
-from flowsight.serving.memory import ClipInMemory, Needs
+from flowsight.rows import RowParams
+from flowsight.serving import clips, result
+from flowsight.serving.memory import ClipInMemory, Limits, Needs
 from flowsight.serving.result import Prediction, Update
-from flowsight.serving.systems import Described, Shelf, Source
+from flowsight.serving.systems import Data, Described, Shelf, Source
 from flowsight.serving.systems.two_stream import choosing
 from flowsight.serving.systems.two_stream.choosing import STREAMS
+from flowsight.video import film
 
 if TYPE_CHECKING:
     from flowsight.serving.bundle import Bundle
     from flowsight.serving.systems.two_stream.networks import TwoStream
 
 NAME = "two_stream"
+ROW = RowParams
+SUBJECT = "clips"
+INPUT = "video"
+REQUEST = "attention"
+TOP = True
 OUTPUTS = result.OUTPUTS
 COLUMNS = ("class", "fused", *STREAMS)
+ENDINGS = film.ENDINGS
+
+
+def data(params: Params) -> Data:
+    """Clips."""
+    return clips.data(params)
 
 
 def describe(params: Params, split: str, source: Source) -> Described:
@@ -33,6 +47,7 @@ def describe(params: Params, split: str, source: Source) -> Described:
     checkpoints = choosing.checkpoints(params, fusion, split)
     weight = choosing.weight(source, NAME, name, split, params)
     own = {
+        **clips.described(params, source.root),
         "attention": {"hidden_channels": params.attention.hidden_channels},
         "fusion": {"name": name, "method": fusion.method, **asdict(weight)},
         "streams": {stream: getattr(fusion, stream) for stream in STREAMS},
@@ -71,6 +86,13 @@ def needs(bundle: Bundle, *, attention: bool) -> Needs:
     return Needs(flow=True, fields=fields)
 
 
+def load(
+    bundle: Bundle, path: Path, *, attention: bool, limits: Limits, update: Update
+) -> ClipInMemory:
+    """The video with what `needs` says."""
+    return clips.load(bundle, path, needs(bundle, attention=attention), limits, update)
+
+
 def predict(
     bundle: Bundle,
     loaded: ClipInMemory,
@@ -100,4 +122,12 @@ def predict(
         duration_sec=loaded.duration_sec,
         attention=maps if attention else None,
         titles={"temporal": "motion"},
+        clip=loaded if attention else None,
     )
+
+
+def write_overlay(found: Prediction, path: Path) -> None:
+    """A film of what both looked at; the spatial stream's maps on the left."""
+    from flowsight.serving import overlay
+
+    overlay.write_overlay(found, path)

@@ -7,7 +7,7 @@ from flowsight.errors import InputError
 from flowsight.rows import RowParams
 from flowsight.serving import origin
 from flowsight.serving.origin import Weight
-from flowsight.serving.systems import Source
+from flowsight.serving.systems import Source, chosen_row
 
 STREAMS = ("spatial", "temporal")
 
@@ -16,10 +16,10 @@ def served_fusion(params: Params, system: str) -> tuple[str, FusionParams]:
     """The fusion that is served: the system's last one whose rows use the other stream's maps.
 
     Passed over are controls, rows that see other maps than phase 1's (`explains`), and rows that
-    were trained in turns, which have no phase 1.
+    were trained in turns, which have no phase 1. `serve.two_stream` names another of them.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or none of that name.
     """
     found = [
         (name, pair)
@@ -31,6 +31,9 @@ def served_fusion(params: Params, system: str) -> tuple[str, FusionParams]:
         raise InputError(
             f"expected a fusion of two rows of {system} with `maps` in evaluate.fusions, got none"
         )
+    if params.serve.two_stream is not None:
+        name = chosen_row(params.serve.two_stream, dict(found), system)
+        return name, dict(found)[name]
     return found[-1]
 
 
