@@ -1,7 +1,8 @@
 """Networks over images with fewer kernels: detection time as a ratio to the full network's.
 
-    python benchmarks/saliency.py times [--recipe small] [--size 400x300] [--rounds 7]
-        every experiment of the paper (study=slimming), by turns in one process: parameters,
+    python benchmarks/saliency.py times [--recipe small] [--study slimming searched]
+            [--size 400x300] [--rounds 7]
+        every experiment of the paper and more studies' rows, by turns in one process: parameters,
         multiply-adds, and the median over rounds of each round's ratio to the full network
     python benchmarks/saliency.py search fcn --budget 0.8 [--split 1]
         a plan for a trained row of params.yaml whose time is this share of the full network's,
@@ -48,6 +49,9 @@ def main() -> None:
     kinds = parser.add_subparsers(dest="kind", required=True)
     times = kinds.add_parser("times")
     times.add_argument("--recipe", default=None, help="default: the rows of params.yaml")
+    times.add_argument(
+        "--study", nargs="+", default=["slimming"], help="with --recipe: the rows of"
+    )
     times.add_argument("--size", default="400x300", help="width x height of the image, px")
     times.add_argument("--rounds", type=int, default=7)
     times.add_argument("--json", dest="saved", type=Path, default=JSON)
@@ -89,13 +93,14 @@ def write(report: dict[str, Any], path: Path) -> None:
 # times
 
 
-def rows_of(recipe: str | None) -> ImagesParams:
-    """Rows of params.yaml, or all experiments of a recipe."""
+def rows_of(recipe: str | None, studies: Sequence[str]) -> ImagesParams:
+    """Rows of params.yaml, or of studies with a recipe."""
     if recipe is None:
         return config.load(ROOT / "params.yaml").saliency()
+    chosen = [f"recipe={recipe}", f"study=[{','.join(studies)}]"]
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "conf").symlink_to(ROOT / "conf")
-        return composing.compose([f"recipe={recipe}", "study=slimming"], root=folder).saliency()
+        return composing.compose(chosen, root=folder).saliency()
 
 
 def slim_network(images: ImagesParams, row: ImageRowParams) -> nn.Module:
@@ -107,9 +112,11 @@ def slim_network(images: ImagesParams, row: ImageRowParams) -> nn.Module:
     return network.to(memory_format=torch.channels_last)
 
 
-def time_rows(recipe: str | None, size: str, rounds: int, saved: Path) -> None:
+def time_rows(
+    recipe: str | None, study: Sequence[str], size: str, rounds: int, saved: Path
+) -> None:
     """Parameters, multiply-adds and times of every row."""
-    images = rows_of(recipe)
+    images = rows_of(recipe, study)
     width, height = (int(part) for part in size.split("x"))
     base = next(name for name, row in images.rows.items() if row.init is None)
     factor = pair_batches.shrink_factor((height, width), images.rows[base].input.long_px)
@@ -306,7 +313,7 @@ def draw(saved: Path, metrics: Path, out: Path) -> None:
         ax,
         [row["ratio"] for row in rows.values()],
         [scores[f"{name}/f_beta"] for name in rows],
-        [row["experiment"] or name for name, row in rows.items()],
+        [row["experiment"] or name.rpartition("_")[2] for name, row in rows.items()],
         "#18866b",
         f"ours, {report['network']}",
     )
@@ -330,8 +337,9 @@ def _points(
     label: str,
 ) -> None:
     ax.plot(list(x), list(y), "o", color=colour, ms=6, label=label)
-    for a, b, name in zip(x, y, names, strict=True):
-        ax.annotate(name, (a, b), xytext=(5, 3), textcoords="offset points", fontsize=8,
+    for number, (a, b, name) in enumerate(sorted(zip(x, y, names, strict=True))):
+        aside = (4, -11) if number % 2 else (4, 4)  # neighbours' names above and below
+        ax.annotate(name, (a, b), xytext=aside, textcoords="offset points", fontsize=8,
                     color=colour)  # fmt: skip
 
 
