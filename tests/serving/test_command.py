@@ -221,6 +221,7 @@ def test_the_champion_of_a_registry(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.chdir(tmp_path)
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.set_registry_uri(f"sqlite:///{tmp_path}/mlflow.db")
     mlflow.create_experiment("test", artifact_location=(tmp_path / "store").as_uri())
     mlflow.set_experiment("test")
     signature, example = pyfunc_model.signature("two_stream")
@@ -236,6 +237,7 @@ def test_the_champion_of_a_registry(
         )
     (tmp_path / "nothing").mkdir()
     monkeypatch.chdir(tmp_path / "nothing")
+    mlflow.set_registry_uri("http://127.0.0.1:9")  # opened before in this process, now gone
     code, _, err = command("predict", videos / "walk.avi", "--model", "models:/two_stream@champion")
     assert code == 2 and "models:/two_stream@champion in the registry, got:" in err
     code, _, err = command("predict", videos / "walk.avi", "--model", "models:/two_steam/1")

@@ -50,6 +50,7 @@ def fetch(uri: str, target: Path) -> Path:
     from mlflow.exceptions import MlflowException
 
     mlflow.set_tracking_uri(store)
+    mlflow.set_registry_uri(store)  # else that of a registry opened before in this process stays
     try:
         folder = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(target))
     except MlflowException as error:
