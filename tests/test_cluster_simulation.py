@@ -51,7 +51,7 @@ def test_the_graph_of_a_thousand_stages_is_read_in_a_second(
     """488 shards of frames and flow; three splits of four streams and of six networks over time;
     static-camera videos and images beside them."""
     stages, reading = simulation.read_graph(tmp_path, 488)
-    assert len(stages) == 2 * 488 + 3 * (10 + 15) + 9 + 6 + 10
+    assert len(stages) == 2 * 488 + 3 * (10 + 15) + 9 + 6 + 6
     assert reading["load_sec"] + reading["upstream_sec"] < 1
 
 
