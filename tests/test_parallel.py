@@ -45,7 +45,7 @@ from pathlib import Path
 from flowsight import errors
 def main():
     out, *sources = sys.argv[1:]
-    print("at work on", out)
+    print("at work on", out, flush=True)  # into a file it would else come at the end
     if Path("broken").exists() and out == "left.txt":
         raise errors.InputError("expected sense in left, got none")
     if Path("meet").exists() and out in ("left.txt", "right.txt"):
