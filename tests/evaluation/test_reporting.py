@@ -55,8 +55,21 @@ def test_page_has_every_part(page: str, world_template: World) -> None:
     assert "file of zero bytes" in page
     assert "None of these pairs may be compared" in page
     assert "71.2" in page  # printed by the paper
+    assert "Nobody drew these masks" not in page
     assert page.count("<img ") == world_template.params.evaluate.num_overlays
     assert page.count("<polyline") == 4 * 2 * 2 * 2  # rows x splits x subsets x quantities
+
+
+def test_page_says_where_masks_are_a_stand_in(
+    world_template: World, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder / "two_stream", tmp_path / "two_stream")
+    table = tmp_path / "two_stream/localization.csv"
+    text = table.read_text()
+    assert ",true\n" in text
+    table.write_text(text.replace(",true\n", ",background difference\n"))
+    page = write(world_template, tmp_path, tmp_path / "report")
+    assert "Nobody drew these masks: they come from background difference" in page
 
 
 def test_page_stands_alone(page: str) -> None:

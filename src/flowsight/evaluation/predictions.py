@@ -51,7 +51,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """
     if not path.is_file():
         raise InputError(f"expected a table in {path}, found no such file; run `dvc repro`")
-    names = dict.fromkeys(("clip_id", "label", "group", "subset", "split_id"), str)
+    names = dict.fromkeys(("clip_id", "label", "group", "subset", "split_id", "masks"), str)
     table = pd.read_csv(path, dtype=names, keep_default_na=False)
     missing = [column for column in columns if column not in table.columns]
     if missing:
