@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from flowsight.tasks import segmentation
 Log = Callable[[Mapping[str, float], int], None]
 _MAX_NORM = 1.0
 """Gradients are cut to this norm: a recurrent network's may explode."""
+_WARMUP_PIECE = 20
+"""Frames of a warm-up that are computed together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,15 +135,8 @@ def _epoch(
     seeding.seed_everything(seed, epoch + 1)  # dropout
     rng = np.random.default_rng([seed, epoch + 1])  # sequences
     sums = torch.zeros(4, dtype=torch.float64, device=device)
-    for _ in range(row.train.batches):
-        frames, truth = scene_sequences.draw(videos, row.input, row.train, rng)
-        sums += _batch(
-            network,
-            optimizer,
-            torch.from_numpy(frames).to(device),
-            torch.from_numpy(np.ascontiguousarray(truth)).to(device),
-            row.train,
-        )
+    for frames, truth in _drawn(videos, row, rng):
+        sums += _batch(network, optimizer, frames.to(device), truth.to(device), row.train)
         display.batch_done()
     loss, pixels, tp, errors = sums.tolist()
     return Epoch(
@@ -149,6 +145,24 @@ def _epoch(
         train_loss=loss / max(pixels, 1),
         train_f=2 * tp / max(2 * tp + errors, 1),
     )
+
+
+def _drawn(
+    videos: Sequence[TrainingVideo], row: SceneRowParams, rng: np.random.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """An epoch's batches, each drawn while the one before is trained on."""
+
+    def draw() -> tuple[Tensor, Tensor]:
+        frames, truth = scene_sequences.draw(videos, row.input, row.train, rng)
+        return torch.from_numpy(frames), torch.from_numpy(truth)
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        following = pool.submit(draw)
+        for left in reversed(range(row.train.batches)):
+            batch = following.result()
+            if left:
+                following = pool.submit(draw)
+            yield batch
 
 
 def _batch(
@@ -168,9 +182,11 @@ def _batch(
         Sums of loss, scored pixels, true positives and errors, float64.
     """
     state: State | None = None
-    if params.warmup_frames:
+    # piece by piece: a GPU's memory need not hold a long warm-up's gates
+    for start in range(0, params.warmup_frames, _WARMUP_PIECE):
         with torch.no_grad():
-            _, state = network(frames[:, :, : params.warmup_frames])
+            part = slice(start, min(start + _WARMUP_PIECE, params.warmup_frames))
+            _, state = network(frames[:, :, part], state)
     sums = torch.zeros(4, dtype=torch.float64, device=frames.device)
     for chunk in range(params.chunks):
         start = params.warmup_frames + chunk * params.chunk_frames

@@ -99,11 +99,15 @@ def draw(
     sizes = [_strided(video, params.pixel_stride) for video in videos]
     height = min(params.crop[0], *(size[0] for size in sizes))
     width = min(params.crop[1], *(size[1] for size in sizes))
-    drawn = [
-        _sequence(videos[index], params, train, (height, width), rng)
-        for index in rng.integers(len(videos), size=train.batch_size)
-    ]
-    return np.stack([inputs for inputs, _ in drawn]), np.stack([truth for _, truth in drawn])
+    shape = (train.batch_size, train.sequence_frames, height, width)
+    truths = np.empty(shape, np.uint8)
+    # written in place: to stack such large arrays afterwards costs more than to compute them
+    inputs = np.empty((shape[0], params.channels, *shape[1:]), np.float32)
+    for place, index in enumerate(rng.integers(len(videos), size=train.batch_size)):
+        truths[place] = _sequence(
+            videos[index], params, train, (height, width), rng, out=inputs[place]
+        )
+    return inputs, truths
 
 
 def _strided(video: TrainingVideo, stride: int) -> tuple[int, int]:
@@ -118,16 +122,22 @@ def _sequence(
     train: SceneTrainParams,
     crop: tuple[int, int],
     rng: np.random.Generator,
-) -> tuple[Floats, Grey]:
+    out: Floats,
+) -> Grey:
+    """Inputs into `out` (C, T, H, W); the truth."""
     times, rows, columns = _window(video, params.pixel_stride, train, crop, rng)
-    frames, truths = (part[times, rows, columns] for part in (video.frames, video.truths))
+    # strided views made whole once: every step below goes over all of them
+    frames, truths = (
+        np.ascontiguousarray(part[times, rows, columns]) for part in (video.frames, video.truths)
+    )
     place = video.place[rows, columns]
     if params.flip and rng.random() < 0.5:
         frames, truths, place = frames[:, :, ::-1], truths[:, :, ::-1], place[:, ::-1]
     if params.recolour and rng.random() < 0.5:
         frames = _recolour(frames, truths, rng)
     lit, place_lit = _relight(frames, place, params.light, rng)
-    return network_input(lit, place_lit if params.background_frames else None), truths
+    network_input(lit, place_lit if params.background_frames else None, out)
+    return truths
 
 
 def _window(
@@ -163,8 +173,9 @@ def _recolour(frames: Grey, truths: Grey, rng: np.random.Generator) -> Grey:
     """What moves, with its blurred border, in another colour; the place and shadows stay."""
     solid = (truths == MOVING) | (truths == UNKNOWN)
     contrast, level = rng.uniform(-1, 1, frames.shape[-1]), rng.uniform(0, 255, frames.shape[-1])
-    other = np.clip((frames - np.float32(127.5)) * contrast + level, 0, 255)
-    return np.where(solid[..., None], other, frames).astype(np.uint8)
+    other = np.array(frames)
+    other[solid] = np.clip((frames[solid] - np.float32(127.5)) * contrast + level, 0, 255)
+    return other
 
 
 def _relight(
@@ -178,24 +189,35 @@ def _relight(
     times = np.arange(len(frames), dtype=np.float32)
     slow = 1 + light / 2 * swing * np.sin(2 * np.pi * times / period + np.pi * phase)
     gain = ((1 + light * all_) * slow).astype(np.float32)
-    lit = np.clip(frames * gain[:, None, None, None], 0, 255)
-    return lit, np.clip(place * np.float32((1 + light * all_) * (1 + light / 2 * own)), 0, 255)
+    lit = frames * gain[:, None, None, None]
+    return lit.clip(0, 255, out=lit), np.clip(
+        place * np.float32((1 + light * all_) * (1 + light / 2 * own)), 0, 255
+    )
 
 
-def network_input(frames: npt.NDArray, place: npt.NDArray | None) -> Floats:
+def network_input(
+    frames: npt.NDArray, place: npt.NDArray | None, out: Floats | None = None
+) -> Floats:
     """What the network sees of frames.
 
     Args:
         frames: (T, H, W, K), 0 to 255.
         place: (H, W, K), the median background; None: the frames only.
+        out: where to write; None: a new array.
 
     Returns:
         (C, T, H, W) float32, C = K or 2K: levels from -2 to 2 and, with a place, the differences
         from it, from -4 to 4.
     """
-    levels = frames.astype(np.float32)
-    scale = np.float32(_RANGE / 255)
-    channels = [(levels - np.float32(127.5)) * scale]
-    if place is not None:
-        channels.append((levels - place.astype(np.float32)) * scale)
-    return np.ascontiguousarray(np.concatenate(channels, axis=3).transpose(3, 0, 1, 2))
+    channels = frames.shape[3]
+    if out is None:
+        parts = 1 if place is None else 2
+        out = np.empty((parts * channels, *frames.shape[:3]), np.float32)
+    for channel in range(channels):
+        levels = frames[..., channel]
+        np.subtract(levels, np.float32(127.5), out=out[channel])
+        if place is not None:
+            here = place[..., channel].astype(np.float32)
+            np.subtract(levels, here, out=out[channels + channel])
+    out *= np.float32(_RANGE / 255)
+    return out

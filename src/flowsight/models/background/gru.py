@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flowsight.models.background import fused
+
 # gradients of sigmoid and tanh from their outputs, in one pass over memory each
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.default
@@ -60,9 +62,11 @@ class FourWayGRU(nn.Module):
         """
         projected = torch.addmm(self.bias_ih[:, None], self.weight_ih, x.flatten(1))
         projected = projected.view(-1, *x.shape[1:])  # (3V, M, H, W), for all directions
-        across = self._both_ways(projected.permute(0, 3, 1, 2).contiguous(), mask)
-        down = self._both_ways(projected.permute(0, 2, 1, 3), mask)
-        return across, down
+        across, down = projected.permute(0, 3, 1, 2), projected.permute(0, 2, 1, 3)
+        if fused.usable(x):
+            weights = (self.weight_hh, self.bias_hn)
+            return fused.sweeps(across, mask, *weights), fused.sweeps(down, mask, *weights)
+        return self._both_ways(across.contiguous(), mask), self._both_ways(down, mask)
 
     def _both_ways(self, projected: Tensor, mask: Tensor | None) -> Tensor:
         """(3V, L, M, N) -> (2, V, L, M, N): from the first step to the last, and back."""

@@ -24,6 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flowsight.models.background import fused
+
 # gradients of sigmoid and tanh from their outputs, in one pass over memory each
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.default
@@ -83,7 +85,9 @@ class PeepholeLSTM(nn.Module):
         units, num_pixels = self.weight_hh.shape[1], x.shape[2]
         h, c = state if state is not None else (x.new_zeros(units, num_pixels),) * 2
         weights = (self.weight_ih, self.weight_hh, self.peephole, self.bias)
-        if torch.is_grad_enabled():
+        if fused.usable(x):
+            out, cells = fused.lstm(x, h, c, mask, *weights)
+        elif torch.is_grad_enabled():
             out, cells = _Sequence.apply(x, h, c, mask, *weights)
         else:
             out, cells, _, _ = _run(x, h, c, mask, *weights, keep=False)
@@ -195,20 +199,35 @@ class _Sequence(torch.autograd.Function):
                 if mask is not None:
                     dh.mul_(mask[:, part])
             grad_h0[:, part], grad_c0[:, part] = dh, dc
-        seen = torch.cat([h0[:, None], out[:, :-1]], dim=1)  # h of the step before
-        seen = seen if mask is None else seen * mask[:, None]
-        before = torch.cat([c0[:, None], cells[:, :-1]], dim=1)
-        flat = da.flatten(1)
-        d_i, d_f, _, d_o = da.unflatten(0, (4, units))
-        sums = [(d * c).sum(dim=(1, 2)) for d, c in ((d_i, before), (d_f, before), (d_o, cells))]
-        grad_x = (weight_ih.t() @ flat).view_as(x) if ctx.needs_input_grad[0] else None
-        return (
-            grad_x,
-            grad_h0,
-            grad_c0,
-            None,
-            flat @ x.flatten(1).t(),
-            flat @ seen.flatten(1).t(),
-            torch.stack(sums),
-            flat.sum(dim=1),
+        grad_x, weights = sums(
+            da, x, h0, c0, mask, weight_ih, out, cells, wants_x=ctx.needs_input_grad[0]
         )
+        return grad_x, grad_h0, grad_c0, None, *weights
+
+
+def sums(
+    da: Tensor,
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    mask: Tensor | None,
+    weight_ih: Tensor,
+    out: Tensor,
+    cells: Tensor,
+    *,
+    wants_x: bool,
+) -> tuple[Tensor | None, tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """From the gates' gradients da (4U, T, N): those of x, if wanted, and of the four weights."""
+    units = len(out)
+    seen = torch.cat([h0[:, None], out[:, :-1]], dim=1)  # h of the step before
+    seen = seen if mask is None else seen * mask[:, None]
+    before = torch.cat([c0[:, None], cells[:, :-1]], dim=1)
+    flat = da.flatten(1)
+    d_i, d_f, _, d_o = da.unflatten(0, (4, units))
+    peepholes = [(d * c).sum(dim=(1, 2)) for d, c in ((d_i, before), (d_f, before), (d_o, cells))]
+    return (weight_ih.t() @ flat).view_as(x) if wants_x else None, (
+        flat @ x.flatten(1).t(),
+        flat @ seen.flatten(1).t(),
+        torch.stack(peepholes),
+        flat.sum(dim=1),
+    )
