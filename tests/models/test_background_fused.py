@@ -105,7 +105,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from flowsight.models.background import kernels
 
-INTEGERS = dict.fromkeys(kernels.SIZES, "i32")
+INTEGERS = dict.fromkeys(kernels.SIZES + kernels.LSTM_SIZES, "i32")
 
 def compile_kernel(kernel, **constants):
     names = [parameter.name for parameter in kernel.params]
@@ -117,11 +117,11 @@ def compile_kernel(kernel, **constants):
     assert binary.asm["ptx"]
 
 GRU = {"UNITS": 20, "PADDED": 32, "BLOCK": 32, "MASKED": True}
-LSTM = {"UNITS": 30, "PADDED": 32, "BLOCK": 64, "MASKED": True}
+LSTM = {"UNITS": 30, "BLOCK": 1024, "MASKED": True}
 compile_kernel(kernels.sweep_forward, **GRU)
 compile_kernel(kernels.sweep_backward, **GRU)
-compile_kernel(kernels.lstm_forward, KEEP=True, **LSTM)
-compile_kernel(kernels.lstm_backward, **LSTM)
+compile_kernel(kernels.lstm_step, KEEP=True, **LSTM)
+compile_kernel(kernels.lstm_step_backward, **LSTM)
 """
 
 
@@ -172,10 +172,9 @@ def test_a_gpu_gives_the_numbers_of_the_steps(dropout: float, monkeypatch: pytes
 
     ours = outcome(network, frames)
     monkeypatch.setattr(fused, "usable", lambda x: False)
-    if dropout:
-        reference = outcome(network, frames)  # float64 would draw other masks
-    else:
-        reference = outcome(network.double(), frames.double())
+    if not dropout:  # float64 would draw other masks
+        network, frames = network.double(), frames.double()
+    reference = outcome(network, frames)
     for one, other in zip(ours, reference, strict=True):
         scale = other.abs().max()
         assert (one - other).abs().max() <= 2e-4 * scale

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PIXELS = 64
+PIXELS = 1024
 """Of a program of the LSTM."""
 LINES = (16, 32)
 """Rows or columns of a program of the GRU: where there are few of them, and else."""
@@ -51,11 +51,7 @@ def lstm(
     if torch.is_grad_enabled():
         out, cells = _Sequence.apply(*given)
         return out, cells
-    return _lstm_forward(*given, keep=False)
-
-
-def _project(x: Tensor, weight_ih: Tensor, bias: Tensor) -> Tensor:
-    return torch.addmm(bias[:, None], weight_ih, x.flatten(1))
+    return _lstm_forward(*given, keep=False)[:2]
 
 
 def _lstm_forward(
@@ -69,47 +65,59 @@ def _lstm_forward(
     bias: Tensor,
     *,
     keep: bool,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
+    """h, c and the gates (4U, T, N), which without `keep` are not yet their values."""
     from flowsight.models.background import kernels
 
     (units, num_pixels), steps = h0.shape, x.shape[1]
+    gates = torch.addmm(bias[:, None], weight_ih, x.flatten(1)).view(-1, steps, num_pixels)
     out = x.new_empty(units, steps, num_pixels)
     cells = x.new_empty(units, steps if keep else 1, num_pixels)
-    kernels.lstm_forward[_blocks(num_pixels, PIXELS),](
-        _project(x, weight_ih, bias), h0, c0, h0 if mask is None else mask, weight_hh, peephole,
-        out, cells, steps, num_pixels,
-        UNITS=units, PADDED=padded(units), BLOCK=PIXELS, MASKED=mask is not None, KEEP=keep,
-        num_warps=_warps(units),
-    )  # fmt: skip
-    return out, cells
+    seen = h0 if mask is None else h0 * mask
+    before = c0
+    for step in range(steps):
+        gates[:, step].addmm_(weight_hh, seen)
+        seen = out[:, step] if mask is None else seen
+        cell = cells[:, step if keep else 0]
+        kernels.lstm_step[_blocks(num_pixels, PIXELS), units](
+            gates[:, step], before, h0 if mask is None else mask, peephole,
+            out[:, step], cell, seen,
+            num_pixels, gates.stride(0), before.stride(0), cell.stride(0),
+            UNITS=units, BLOCK=PIXELS, MASKED=mask is not None, KEEP=keep,
+        )  # fmt: skip
+        before = cell
+    return out, cells, gates
 
 
 class _Sequence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *given: Any) -> tuple[Tensor, Tensor]:
-        out, cells = _lstm_forward(*given, keep=True)
-        ctx.save_for_backward(*given, out, cells)
+        out, cells, gates = _lstm_forward(*given, keep=True)
+        ctx.save_for_backward(*given[:-1], out, cells, gates)
         return out, cells
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor, grad_cells: Tensor) -> tuple[Tensor | None, ...]:
         from flowsight.models.background import kernels, lstm
 
-        x, h0, c0, mask, weight_ih, weight_hh, peephole, bias, out, cells = ctx.saved_tensors
+        x, h0, c0, mask, weight_ih, weight_hh, peephole, out, cells, gates = ctx.saved_tensors
         (units, num_pixels), steps = h0.shape, x.shape[1]
-        da = x.new_empty(4 * units, steps, num_pixels)
-        grad_h0, grad_c0 = torch.empty_like(h0), torch.empty_like(c0)
-        kernels.lstm_backward[_blocks(num_pixels, PIXELS),](
-            _project(x, weight_ih, bias), h0, c0, h0 if mask is None else mask, weight_hh, peephole,
-            out, cells, grad_out.contiguous(), grad_cells.contiguous(), da, grad_h0, grad_c0,
-            steps, num_pixels,
-            UNITS=units, PADDED=padded(units), BLOCK=PIXELS, MASKED=mask is not None,
-            num_warps=_warps(units),
-        )  # fmt: skip
+        grad_out, grad_cells = grad_out.contiguous(), grad_cells.contiguous()
+        da = torch.empty_like(gates)
+        dh, dc = torch.zeros_like(h0), torch.zeros_like(c0)
+        for step in reversed(range(steps)):
+            before = cells[:, step - 1] if step else c0
+            kernels.lstm_step_backward[_blocks(num_pixels, PIXELS), units](
+                gates[:, step], before, h0 if mask is None else mask, peephole, cells[:, step],
+                grad_out[:, step], grad_cells[:, step], dh, dc, da[:, step],
+                num_pixels, gates.stride(0), before.stride(0),
+                UNITS=units, BLOCK=PIXELS, MASKED=mask is not None,
+            )  # fmt: skip
+            torch.mm(weight_hh.t(), da[:, step], out=dh)
         grad_x, weights = lstm.sums(
             da, x, h0, c0, mask, weight_ih, out, cells, wants_x=ctx.needs_input_grad[0]
         )
-        return grad_x, grad_h0, grad_c0, None, *weights
+        return grad_x, dh if mask is None else dh * mask, dc, None, *weights
 
 
 def sweeps(projected: Tensor, mask: Tensor | None, weight_hh: Tensor, bias_hn: Tensor) -> Tensor:
@@ -185,12 +193,9 @@ def _sweep_block(projected: Tensor, units: int) -> dict[str, int]:
         "PADDED": padded(units),
         "BLOCK": LINES[0] if few else LINES[1],
         "num_warps": 4 if padded(units) >= 32 else 2,
+        "num_stages": 1,
     }
 
 
 def _blocks(count: int, size: int) -> int:
     return -(-count // size)
-
-
-def _warps(units: int) -> int:
-    return 8 if padded(units) >= 64 else 4

@@ -1,12 +1,14 @@
-"""Triton kernels of the recurrent parts, all steps of a block of pixels in one program each.
+"""Triton kernels of the recurrent parts; `fused` launches them. Imported only where they run.
 
 On a GPU a step's arithmetic is little and its launches are many: a map of 240 rows and 320 columns
-is 560 steps of the GRU a layer. Here the state stays in registers from the first step to the last.
-Equations and names are those of `lstm` and `gru`; `fused` launches. Imported only where they run.
+is 560 steps of the GRU a layer. A sweep of the GRU is one kernel, whose programs hold the state of
+some rows or columns from the first step to the last; its units are padded to a power of two with
+zeros that stay zero, and the way back computes the gates anew, which is cheaper than to read them.
+The LSTM has few steps and very many pixels: there a step is one large matrix product, which cuBLAS
+does best, and one kernel for all the rest.
 
-Arrays are float32. A pixel is a line of the LSTM (T steps), a row or a column one of the GRU (L
-steps). Units are padded to a power of two: what stands beyond them is zero and stays zero. Backward
-computes the gates anew from the saved outputs, which is cheaper than to read them.
+Equations and names are those of `lstm` and `gru`; arrays are float32. A line is a pixel of the LSTM
+(T steps), a row or a column of the GRU (L steps).
 """
 
 # Triton types a kernel's arguments at each launch
@@ -19,6 +21,7 @@ import triton.language as tl  # type: ignore[import-untyped,import-not-found,unu
 
 # three tensor-core products that together round about as float32 does
 PRECISION = tl.constexpr("tf32x3")
+LSTM_SIZES = ("lines", "stride", "stride_before", "stride_cells")
 SIZES = ("steps", "lines", "per_map", "stride_unit", "stride_step", "stride_map", "stride_line")
 
 
@@ -47,129 +50,86 @@ def _times(weight, x):
     return tl.dot(weight, x, input_precision=PRECISION)
 
 
-@triton.jit
-def _lstm_gates(
-    x, at, stride, inside, seen, c, r_i, r_f, r_g, p_i, p_f, UNITS: tl.constexpr
+@triton.jit(do_not_specialize=LSTM_SIZES)
+def lstm_step(
+    gates, before, mask, peephole, out, cells, seen, lines, stride, stride_before, stride_cells,
+    UNITS: tl.constexpr, BLOCK: tl.constexpr, MASKED: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
-    """Gates i, f and g of a step; x points to the projected input of gate i's units."""
-    i = tl.load(x + at, mask=inside, other=0.0)
-    f = tl.load(x + UNITS * stride + at, mask=inside, other=0.0)
-    g = tl.load(x + 2 * UNITS * stride + at, mask=inside, other=0.0)
-    i = tl.sigmoid(i + _times(r_i, seen) + p_i * c)
-    f = tl.sigmoid(f + _times(r_f, seen) + p_f * c)
-    return i, f, _tanh(g + _times(r_g, seen))
+    """What follows a step's matrix products. Grid (blocks, U).
 
-
-@triton.jit(do_not_specialize=["steps", "lines"])
-def lstm_forward(
-    projected, first_h, first_c, mask, weight, peephole, out, cells, steps, lines,
-    UNITS: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, MASKED: tl.constexpr,
-    KEEP: tl.constexpr,
-):  # fmt: skip
-    """All steps of BLOCK pixels. Grid (blocks,).
-
-    projected (4U, T, N), first_h, first_c and mask (U, N), weight (4U, U), peephole (3, U) ->
-    out (U, T, N) and cells, (U, T, N) with KEEP, else the last one only, (U, 1, N).
+    Pointers are to the step's part: gates (4U, N), their sums, which with KEEP become their values,
+    and out (U, N), rows `stride` apart; the cell before, and the one to write, rows `stride_before`
+    and `stride_cells` apart; mask and, with MASKED, seen = h * m, (U, N) as they lie.
     """
-    line = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, :]
-    unit = tl.arange(0, PADDED)[:, None].to(tl.int64)
-    inside = (unit < UNITS) & (line < lines)
-    state = unit * lines + line
-    wide = lines.to(tl.int64)
-    stride = steps * wide  # from unit to unit
-    x, y = projected + unit * stride + line, unit * stride + line
-    r_i = _square(weight, 0, UNITS, PADDED, False)
-    r_f = _square(weight, 1, UNITS, PADDED, False)
-    r_g = _square(weight, 2, UNITS, PADDED, False)
-    r_o = _square(weight, 3, UNITS, PADDED, False)
-    p_i = _column(peephole, 0, UNITS, PADDED)
-    p_f = _column(peephole, 1, UNITS, PADDED)
-    p_o = _column(peephole, 2, UNITS, PADDED)
-    h = tl.load(first_h + state, mask=inside, other=0.0)
-    c = tl.load(first_c + state, mask=inside, other=0.0)
+    line = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    unit = tl.program_id(1).to(tl.int64)
+    inside = line < lines
+    i_at, f_at = unit * stride + line, (UNITS + unit) * stride + line
+    g_at, o_at = (2 * UNITS + unit) * stride + line, (3 * UNITS + unit) * stride + line
+    c = tl.load(before + unit * stride_before + line, mask=inside, other=0.0)
+    i = tl.load(gates + i_at, mask=inside, other=0.0)
+    f = tl.load(gates + f_at, mask=inside, other=0.0)
+    g = tl.load(gates + g_at, mask=inside, other=0.0)
+    o = tl.load(gates + o_at, mask=inside, other=0.0)
+    i = tl.sigmoid(i + tl.load(peephole + unit) * c)
+    f = tl.sigmoid(f + tl.load(peephole + UNITS + unit) * c)
+    g = _tanh(g)
+    c = f * c + i * g
+    o = tl.sigmoid(o + tl.load(peephole + 2 * UNITS + unit) * c)
+    h = o * _tanh(c)
+    tl.store(out + i_at, h, mask=inside)
+    tl.store(cells + unit * stride_cells + line, c, mask=inside)
     if MASKED:
-        keep = tl.load(mask + state, mask=inside, other=0.0)
-    for step in range(steps):
-        at = step * wide
-        seen = h * keep if MASKED else h
-        i, f, g = _lstm_gates(x, at, stride, inside, seen, c, r_i, r_f, r_g, p_i, p_f, UNITS)
-        c = f * c + i * g
-        o = tl.load(x + 3 * UNITS * stride + at, mask=inside, other=0.0)
-        o = tl.sigmoid(o + _times(r_o, seen) + p_o * c)
-        h = tl.where(inside, o * _tanh(c), 0.0)
-        tl.store(out + y + at, h, mask=inside)
-        if KEEP:
-            tl.store(cells + y + at, c, mask=inside)
-    if not KEEP:
-        tl.store(cells + state, c, mask=inside)
+        state = unit * lines + line
+        tl.store(seen + state, h * tl.load(mask + state, mask=inside, other=0.0), mask=inside)
+    if KEEP:
+        tl.store(gates + i_at, i, mask=inside)
+        tl.store(gates + f_at, f, mask=inside)
+        tl.store(gates + g_at, g, mask=inside)
+        tl.store(gates + o_at, o, mask=inside)
 
 
-@triton.jit(do_not_specialize=["steps", "lines"])
-def lstm_backward(
-    projected, first_h, first_c, mask, weight, peephole, out, cells, grad_out, grad_cells,
-    grad_projected, grad_h, grad_c, steps, lines,
-    UNITS: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, MASKED: tl.constexpr,
+@triton.jit(do_not_specialize=LSTM_SIZES)
+def lstm_step_backward(
+    gates, before, mask, peephole, cells, grad_out, grad_cells, dh, dc, da,
+    lines, stride, stride_before,
+    UNITS: tl.constexpr, BLOCK: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """From the gradients of all h and c to those of the projected input and of the first state.
+    """What goes before a step's matrix product on the way back. Grid (blocks, U).
 
-    Shapes as in `lstm_forward` with KEEP; gradients have the shapes of what they belong to.
+    Of the step: the gates' values, the cell before, its own cell and the gradients of h and c. dh
+    (U, N) is the gradient of h * m from the step after; dc (U, N) that of the cell, replaced; da
+    (4U, N), rows `stride` apart, is written: that of the gates' sums.
     """
-    line = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, :]
-    unit = tl.arange(0, PADDED)[:, None].to(tl.int64)
-    inside = (unit < UNITS) & (line < lines)
+    line = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    unit = tl.program_id(1).to(tl.int64)
+    inside = line < lines
+    i_at, f_at = unit * stride + line, (UNITS + unit) * stride + line
+    g_at, o_at = (2 * UNITS + unit) * stride + line, (3 * UNITS + unit) * stride + line
     state = unit * lines + line
-    wide = lines.to(tl.int64)
-    stride = steps * wide
-    y = unit * stride + line
-    p_i = _column(peephole, 0, UNITS, PADDED)
-    p_f = _column(peephole, 1, UNITS, PADDED)
-    p_o = _column(peephole, 2, UNITS, PADDED)
+    i = tl.load(gates + i_at, mask=inside, other=0.0)
+    f = tl.load(gates + f_at, mask=inside, other=0.0)
+    g = tl.load(gates + g_at, mask=inside, other=0.0)
+    o = tl.load(gates + o_at, mask=inside, other=0.0)
+    c = tl.load(before + unit * stride_before + line, mask=inside, other=0.0)
+    tanh = _tanh(tl.load(cells + i_at, mask=inside, other=0.0))
+    from_h = tl.load(dh + state, mask=inside, other=0.0)
     if MASKED:
-        keep = tl.load(mask + state, mask=inside, other=0.0)
-    dh = tl.zeros((PADDED, BLOCK), tl.float32)
-    dc = tl.zeros((PADDED, BLOCK), tl.float32)
-    for back in range(steps):
-        step = steps - 1 - back
-        at = step * wide
-        later = (unit < UNITS) & (line < tl.where(step > 0, lines, 0))
-        earlier = (unit < UNITS) & (line < tl.where(step > 0, 0, lines))
-        h = tl.load(out + y + at - lines, mask=later, other=0.0)
-        h += tl.load(first_h + state, mask=earlier, other=0.0)
-        before = tl.load(cells + y + at - lines, mask=later, other=0.0)
-        before += tl.load(first_c + state, mask=earlier, other=0.0)
-        seen = h * keep if MASKED else h
-        i, f, g = _lstm_gates(
-            projected + y, at, stride, inside, seen, before,
-            _square(weight, 0, UNITS, PADDED, False),
-            _square(weight, 1, UNITS, PADDED, False),
-            _square(weight, 2, UNITS, PADDED, False),
-            p_i, p_f, UNITS,
-        )  # fmt: skip
-        c = tl.load(cells + y + at, mask=inside, other=0.0)
-        o = tl.load(projected + 3 * UNITS * stride + y + at, mask=inside, other=0.0)
-        o = tl.sigmoid(o + _times(_square(weight, 3, UNITS, PADDED, False), seen) + p_o * c)
-        tanh = _tanh(c)
-        dh += tl.load(grad_out + y + at, mask=inside, other=0.0)
-        dc += tl.load(grad_cells + y + at, mask=inside, other=0.0)
-        d_o = dh * tanh * o * (1 - o)
-        dc += dh * o * (1 - tanh * tanh) + d_o * p_o
-        d_i = dc * g * i * (1 - i)
-        d_f = dc * before * f * (1 - f)
-        d_g = dc * i * (1 - g * g)
-        dc = dc * f + d_i * p_i + d_f * p_f
-        grad = grad_projected + y + at
-        tl.store(grad, d_i, mask=inside)
-        tl.store(grad + UNITS * stride, d_f, mask=inside)
-        tl.store(grad + 2 * UNITS * stride, d_g, mask=inside)
-        tl.store(grad + 3 * UNITS * stride, d_o, mask=inside)
-        dh = _times(_square(weight, 0, UNITS, PADDED, True), d_i)
-        dh += _times(_square(weight, 1, UNITS, PADDED, True), d_f)
-        dh += _times(_square(weight, 2, UNITS, PADDED, True), d_g)
-        dh += _times(_square(weight, 3, UNITS, PADDED, True), d_o)
-        if MASKED:
-            dh *= keep
-    tl.store(grad_h + state, dh, mask=inside)
-    tl.store(grad_c + state, dc, mask=inside)
+        from_h *= tl.load(mask + state, mask=inside, other=0.0)
+    from_h += tl.load(grad_out + i_at, mask=inside, other=0.0)
+    from_c = tl.load(dc + state, mask=inside, other=0.0)
+    from_c += tl.load(grad_cells + i_at, mask=inside, other=0.0)
+    d_o = from_h * tanh * o * (1 - o)
+    from_c += from_h * o * (1 - tanh * tanh) + d_o * tl.load(peephole + 2 * UNITS + unit)
+    d_i = from_c * g * i * (1 - i)
+    d_f = from_c * c * f * (1 - f)
+    from_c_before = from_c * f + d_i * tl.load(peephole + unit)
+    from_c_before += d_f * tl.load(peephole + UNITS + unit)
+    tl.store(dc + state, from_c_before, mask=inside)
+    tl.store(da + i_at, d_i, mask=inside)
+    tl.store(da + f_at, d_f, mask=inside)
+    tl.store(da + g_at, from_c * i * (1 - g * g), mask=inside)
+    tl.store(da + o_at, d_o, mask=inside)
 
 
 @triton.jit
