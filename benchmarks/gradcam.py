@@ -68,7 +68,7 @@ def main() -> None:
         if not args.backbone:
             found["quality"] = quality(stream, clips, keys, args.root / "data/truth" / flow.name)
     found |= {"row": args.row, "backbone": args.backbone or params.row(args.row).network.backbone,
-              "device": str(stream.device), "threads": args.threads,
+              "device": device_name(stream.device), "threads": args.threads,
               "num_clips": len(clips), "num_frames": sum(c.num_frames for c in clips),
               "input": list(full_frames(clips[0], stream.inputs, [0]).shape)}  # fmt: skip
     args.json.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +98,15 @@ def setting(params: Params, args: argparse.Namespace) -> tuple[list[Clip], Strea
     built = networks.build(row, len(classes)).eval()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return chosen, Stream(built.to(device), layers, row.input, row.network.map_channel)
+
+
+def device_name(device: torch.device) -> str:
+    """What it runs on; all of it in 32 bits, on a GPU with TF32 where torch allows it."""
+    if device.type != "cuda":
+        return str(device)
+    tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    name = torch.cuda.get_device_name()
+    return f"{name}, torch {torch.__version__}, TF32 (matmul, cuDNN): {tf32}"
 
 
 def gradcam_layer(backbone: str) -> str:

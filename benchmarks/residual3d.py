@@ -5,6 +5,7 @@ of CPU time (of time by the device's own events on a GPU) and ratios are formed 
 that a busy machine shows as noise and not as somebody's advantage. `r3d_18` is torchvision's.
 
     python benchmarks/residual3d.py [--size 8x64 | 16x112] [--batch 2] [--rounds 5] [--threads 1]
+        [--no-compile]
         [--json build/benchmarks/residual3d.json]
 
 On a GPU, mixed precision, channels last, `torch.compile` and the peak of memory are measured too.
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--json", type=Path, default=ROOT / "build/benchmarks/residual3d.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -68,7 +70,7 @@ def main() -> None:
         "machine": machine(device),
         "networks": sizes(frames, side),
         "sizes_at_16x112": sizes(16, 112),
-        "speed": speeds(device, (args.batch, 3, frames, side, side), args.rounds),
+        "speed": speeds(device, (args.batch, 3, frames, side, side), args),
     }
     args.json.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
@@ -78,7 +80,9 @@ def main() -> None:
 def machine(device: torch.device) -> str:
     """What it ran on, and how busy it was at the start."""
     if device.type == "cuda":
-        return torch.cuda.get_device_name()
+        tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        name = torch.cuda.get_device_name()
+        return f"{name}, torch {torch.__version__}, TF32 (matmul, cuDNN): {tf32}, mixed: bf16"
     return f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
 
 
@@ -120,7 +124,9 @@ def sizes(frames: int, side: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def speeds(device: torch.device, shape: tuple[int, ...], rounds: int) -> dict[str, Any]:
+def speeds(
+    device: torch.device, shape: tuple[int, ...], args: argparse.Namespace
+) -> dict[str, Any]:
     """Clips/s of every timed variant, forward and training, and ratios to the peer's."""
     clip, label = torch.randn(shape, device=device), torch.arange(shape[0], device=device)
     variants = {name: {"network": name} for name in TIMED}
@@ -129,14 +135,15 @@ def speeds(device: torch.device, shape: tuple[int, ...], rounds: int) -> dict[st
         for name in (PEER, TIMED[1], TIMED[-1]):
             fast = {"network": name, "channels_last": True, "mixed": True}
             variants[f"{name}, mixed, channels last"] = fast
-            variants[f"{name}, mixed, channels last, compiled"] = {**fast, "compiled": True}
+            if not args.no_compile:
+                variants[f"{name}, mixed, channels last, compiled"] = {**fast, "compiled": True}
     steps = {name: variant(clip, label, **options) for name, options in variants.items()}
     found: dict[str, Any] = {}
     for number, mode in enumerate(("forward", "training")):
         times: dict[str, list[float]] = {name: [] for name in steps}
         for pair in steps.values():
             pair[number]()  # warm: memory, plans, compilation
-        for turn in range(rounds):
+        for turn in range(args.rounds):
             # in turn, and from another one each round: none has the warmest cache each time
             for name in list(steps)[turn % len(steps) :] + list(steps)[: turn % len(steps)]:
                 times[name].append(timed(steps[name][number], device))

@@ -3,68 +3,83 @@
 `training.fit` trains on packs of real clips ($FLOWSIGHT_SHARED/data, default ../shared/data; where
 there are none, of the generated sample). Epochs take turns: one reads its clips, the next gets the
 same batches ready from memory, through the same loop; after each pair a plain loop in torch
-(forward, backward, step, and nothing else) has its turn. Numbers are medians over the pairs.
+(forward, backward, step, and nothing else) has its turn. Numbers are medians over the pairs. The
+loss is that of the steps on clips just read; on a GPU the first epoch's peak of memory is given,
+before the plain loop's network lies there too.
 
     python benchmarks/training.py [--cases resnet18-flow mobilenet-flow ...] [--rounds 15]
-        [--batch 8] [--batches 4] [--threads 2] [--workers 0]
+        [--batch 8] [--batches 4] [--threads 2] [--workers 0] [--data FOLDER, kept]
         [--json build/benchmarks/training.json]
+
+The full size, on a GPU (320 steps on clips just read, as many from memory):
+
+    python benchmarks/training.py --cases inception_v3-rgb inception_v3-flow --precision bf16-mixed
+        --batch 32 --batches 80 --rounds 3 --clips 24 --classes 4 --lr 0.01
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import json
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import pandas as pd
 import torch
+import training_data
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor
+from training_data import ROOT, Data
+from training_turns import Turns, plain_loop, recorded_losses
 
-from flowsight import config, flow_packing, networks, packing, training
-from flowsight.datasets import clips, sample
+from flowsight import config, networks, training
+from flowsight.datasets import clips
+from flowsight.models.backbone import TARGET_LAYERS
 from flowsight.rows import RowParams
-from flowsight.video import pack
 
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = Path(os.environ.get("FLOWSIGHT_SHARED", ROOT.parent / "shared")) / "data"
 STACK_LENGTH = 5
 CASES = {
     "resnet18-flow": ("resnet18", "flow", 224),
     "resnet18-rgb": ("resnet18", "rgb", 224),
     "mobilenet-flow": ("mobilenet_v3_small", "flow", 112),
     "mobilenet-rgb": ("mobilenet_v3_small", "rgb", 112),
+    "inception_v3-flow": ("inception_v3", "flow", 299),
+    "inception_v3-rgb": ("inception_v3", "rgb", 299),
 }
+DEFAULT_CASES = list(CASES)[:4]
+SHOWN_STEPS = 20
+"""Steps at the beginning and at the end whose mean loss is given."""
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--cases", nargs="+", default=DEFAULT_CASES, choices=list(CASES))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch", type=int, default=8, help="images of a step")
     parser.add_argument("--batches", type=int, default=4, help="steps of an epoch")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--workers", type=int, default=None, help="FLOWSIGHT_WORKERS")
     parser.add_argument("--precision", default="32-true")
-    parser.add_argument("--clips", type=int, default=16)
-    parser.add_argument("--size", type=int, nargs=2, default=(340, 256), help="of stored frames")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--data", type=Path, help="folder of packs, made where there is none")
+    training_data.add_options(parser)
     parser.add_argument("--json", type=Path, default=ROOT / "build/benchmarks/training.json")
     args = parser.parse_args()
-    if args.workers is not None:
-        os.environ["FLOWSIGHT_WORKERS"] = str(args.workers)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FLOWSIGHT_SCRATCH"] = f"{folder}/scratch"
-        data = make_data(Path(folder), args.clips, tuple(args.size))
+        kept = args.data or Path(folder)
+        data = training_data.make(kept, args.clips, tuple(args.size), args.classes)
+        if args.workers is not None:
+            os.environ["FLOWSIGHT_WORKERS"] = str(args.workers)
         report: dict[str, Any] = conditions(args, data)
         report["cases"] = {name: measure(name, data, args) for name in args.cases}
     report["load_after"] = os.getloadavg()
@@ -75,72 +90,47 @@ def main() -> None:
 
 def conditions(args: argparse.Namespace, data: Data) -> dict[str, Any]:
     """What the numbers depend on."""
+    on_gpu = torch.cuda.is_available()
     return {
         "source": data.source,
-        "frames_px": list(args.size),
+        "clips": data.clips,
+        "classes": data.labels,
+        "frames_px": list(data.size),
         "batch": args.batch,
+        "batches": args.batches,
+        "rounds": args.rounds,
+        "lr": args.lr,
         "stack_length": STACK_LENGTH,
         "threads": args.threads,
         "workers": clips.num_workers(),
         "precision": args.precision,
+        "tf32": {
+            "matmul": torch.backends.cuda.matmul.allow_tf32,
+            "cudnn": torch.backends.cudnn.allow_tf32,
+        },
         "cores": os.cpu_count(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
         "torch": torch.__version__,
         "load_before": os.getloadavg(),
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """Packs and tables of some clips, as the stages make them."""
-
-    source: str
-    manifest: Path
-    split: Path
-    packs: dict[str, Path]
-    """Modality -> folder."""
-
-
-def make_data(folder: Path, count: int, size: tuple[int, int]) -> Data:
-    """JPEG packs of some videos; every clip is for training."""
-    source, videos = find_videos(folder, count)
-    rows = []
-    for index, video in enumerate(videos):
-        clip_id = f"{video.parent.name}/{video.stem}"
-        frames, flow = (folder / kind / "0" / f"{clip_id}.zip" for kind in ("rgb", "flow"))
-        packing.frames_of_video(video, frames, clip_id=clip_id, size=size, quality=95)
-        # the fastest method: what is measured is how its JPEGs are read
-        flow_packing.flow_of_video(video, flow, method="dis", size=size, quality=95)
-        label = ("even", "odd")[index % 2]
-        rows.append((clip_id, label, pack.num_frames(frames), 0, "train"))
-    table = pd.DataFrame(rows, columns=["clip_id", "label", "num_frames", "shard", "subset"])
-    table.to_csv(folder / "clips.csv", index=False)
-    pd.DataFrame({"index": [0, 1], "label": ["even", "odd"]}).to_csv(
-        folder / "classes.csv", index=False
-    )
-    table[["clip_id", "subset"]].to_csv(folder / "1.csv", index=False)
-    packs = {kind: folder / kind for kind in ("rgb", "flow")}
-    return Data(source, folder, folder / "1.csv", packs)
-
-
-def find_videos(folder: Path, count: int) -> tuple[str, list[Path]]:
-    """Real clips, evenly chosen, or those of the generated sample."""
-    found, source = sorted((SHARED / "ucf101/videos").glob("*/*.avi")), "ucf101"
-    if not found:
-        settings = dataclasses.asdict(config.load(ROOT / "params.yaml").sample)
-        sample.render(*(folder / name for name in ("sample", "scenes", "images")), **settings)
-        found, source = sorted((folder / "sample").rglob("*.avi")), "sample"
-    return source, found[:: max(1, len(found) // count)][:count]
-
-
-def make_row(backbone: str, modality: str, crop_px: int, args: argparse.Namespace) -> RowParams:
+def make_row(
+    backbone: str, modality: str, crop_px: int, num_clips: int, args: argparse.Namespace
+) -> RowParams:
     """A row as `params.yaml` has it, with another network and size."""
     row = config.load(ROOT / "params.yaml").rows["spatial" if modality == "rgb" else "temporal"]
     flow = modality == "flow"
+    layers = (TARGET_LAYERS[backbone],)
     return dataclasses.replace(
         row,
         network=dataclasses.replace(
-            row.network, backbone=backbone, weights=None, map_channel=False, dropout=0.5
+            row.network,
+            backbone=backbone,
+            weights=None,
+            map_channel=False,
+            dropout=0.5,
+            target_layers=layers,
         ),
         input=dataclasses.replace(
             row.input,
@@ -155,9 +145,9 @@ def make_row(backbone: str, modality: str, crop_px: int, args: argparse.Namespac
             epochs=2 * (1 + args.rounds),
             batch_size=args.batch,
             accumulate=1,
-            samples_per_epoch=-(-args.batch * args.batches // args.clips),
+            samples_per_epoch=-(-args.batch * args.batches // num_clips),
             optimizer="sgd",
-            lr=1e-3,
+            lr=args.lr,
             schedule="constant",
             patience=None,
             precision=args.precision,
@@ -165,50 +155,13 @@ def make_row(backbone: str, modality: str, crop_px: int, args: argparse.Namespac
     )
 
 
-class Turns:
-    """In place of the loader: even epochs read clips, odd ones get the batches read before.
-
-    An epoch's time is that from its first request to its end: reading and training.
-    """
-
-    def __init__(self, loader: Any, after_pair: Callable[[Sequence[Any]], None]) -> None:
-        self.loader, self.after_pair = loader, after_pair
-        self.ready: list[Any] = []
-        self.reads = True
-        self.begun = self.waited = 0.0
-        self.sec: dict[str, list[float]] = {"clips": [], "memory": [], "waiting": []}
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[Any]:
-        self.begun, self.waited = time.perf_counter(), 0.0
-        if not self.reads:
-            yield from self.ready
-            return
-        self.ready, source = [], iter(self.loader)
-        for _ in range(len(self)):
-            asked = time.perf_counter()
-            self.ready.append(next(source))
-            self.waited += time.perf_counter() - asked
-            yield self.ready[-1]
-
-    def epoch_done(self) -> None:
-        """To be called at an epoch's end."""
-        self.sec["clips" if self.reads else "memory"].append(time.perf_counter() - self.begun)
-        if self.reads:
-            self.sec["waiting"].append(self.waited)
-        else:
-            self.after_pair(self.ready)
-        self.reads = not self.reads
-
-
 def measure(name: str, data: Data, args: argparse.Namespace) -> dict[str, Any]:
-    """Images a second of a case: read, from memory, in a plain loop."""
+    """Images a second of a case: read, from memory, in a plain loop; memory, loss."""
     backbone, modality, crop_px = CASES[name]
-    row = make_row(backbone, modality, crop_px, args)
-    bare, bare_sec = networks.build(row, 2), []
+    row = make_row(backbone, modality, crop_px, data.clips, args)
+    bare, bare_sec = networks.build(row, len(data.labels)), []
     turns: list[Turns] = []
+    fresh_gpu()
 
     def plain_turn(batches: Sequence[Any]) -> None:
         start = time.perf_counter()
@@ -219,7 +172,10 @@ def measure(name: str, data: Data, args: argparse.Namespace) -> dict[str, Any]:
         turns.append(Turns(clips.loader(*given), plain_turn))
         return turns[0]
 
-    with mock.patch.object(training, "loader", in_turns):
+    with (
+        mock.patch.object(training, "loader", in_turns),
+        recorded_losses(lambda: turns[0].reads) as losses,
+    ):
         training.fit(
             row=row,
             row_name=name,
@@ -230,33 +186,30 @@ def measure(name: str, data: Data, args: argparse.Namespace) -> dict[str, Any]:
             scratch_key=f"benchmark/{name}",
             log=lambda metrics, step: turns[0].epoch_done(),
         )
-    return summary(turns[0], bare_sec, args.batch)
+    found = summary(turns[0], bare_sec) | {"loss": shown_loss(losses)}
+    return found | {"gpu_memory_gb": turns[0].peak}
 
 
-def plain_loop(network: nn.Module, batches: Sequence[Any], precision: str) -> None:
-    """Forward, backward, step: what the network itself costs."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network.to(device).train()
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
-    halves = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
-    for x, label, _ in batches:
-        inputs = x.flatten(0, 1).to(device, non_blocking=True)
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, halves.get(precision), enabled=precision in halves):
-            logits = network(inputs)
-        loss = nn.functional.cross_entropy(logits.float(), label.to(device))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    loss.item()  # a GPU ends here
+def fresh_gpu() -> None:
+    """Forget the case before: its tensors and its peak."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
-def summary(turns: Turns, bare_sec: list[float], batch: int) -> dict[str, Any]:
+def shown_loss(losses: Sequence[Tensor]) -> dict[str, float]:
+    """Mean of the first and of the last steps, and how many there were on clips just read."""
+    values = torch.stack(list(losses)).float().cpu()
+    first, last = values[:SHOWN_STEPS].mean().item(), values[-SHOWN_STEPS:].mean().item()
+    return {"first": round(first, 4), "last": round(last, 4), "steps": len(values)}
+
+
+def summary(turns: Turns, bare_sec: list[float]) -> dict[str, Any]:
     """Medians over the pairs of epochs; the first pair warms up."""
-    images = batch * len(turns)
     sec = {name: values[1:] for name, values in (turns.sec | {"plain": bare_sec}).items()}
     costs = [1 - m / c for c, m in zip(sec["clips"], sec["memory"], strict=True)]
-    per_image = {name: statistics.median(values) / images for name, values in sec.items()}
+    per_image = {name: statistics.median(values) / turns.images for name, values in sec.items()}
     quartiles = statistics.quantiles(costs, n=4) if len(costs) > 1 else [costs[0]] * 3
     return {
         "images_per_sec": {n: round(1 / per_image[n], 1) for n in ("clips", "memory", "plain")},
@@ -264,13 +217,18 @@ def summary(turns: Turns, bare_sec: list[float], batch: int) -> dict[str, Any]:
         "loader_cost_quartiles": [round(quartiles[0], 4), round(quartiles[2], 4)],
         "waiting_ms_per_image": round(1e3 * per_image["waiting"], 2),
         "to_plain": round(per_image["plain"] / per_image["clips"], 3),
+        "epoch_sec": {name: [round(one, 3) for one in values] for name, values in sec.items()},
     }
 
 
 def show(report: dict[str, Any]) -> None:
     """A table, then the whole as JSON."""
+    print(
+        f"{report['device']}, {report['precision']}, batches of {report['batch']}, "
+        f"{report['workers']} workers, torch {report['torch']}"
+    )
     columns = ("case", "clips img/s", "memory img/s", "plain img/s", "loader costs", "quartiles")
-    table = Table(*columns, "waits ms/img", "of plain")
+    table = Table(*columns, "waits ms/img", "of plain", "loss", "GB")
     for name, case in report["cases"].items():
         rates = (f"{rate:.1f}" for rate in case["images_per_sec"].values())
         low, high = case["loader_cost_quartiles"]
@@ -281,8 +239,10 @@ def show(report: dict[str, Any]) -> None:
             f"{low:.1%} .. {high:.1%}",
             f"{case['waiting_ms_per_image']:.2f}",
             f"{case['to_plain']:.0%}",
+            f"{case['loss']['first']:.3f} to {case['loss']['last']:.3f}",
+            str(case["gpu_memory_gb"].get("allocated", "")),
         )
-    Console().print(table)
+    Console(width=150).print(table)
     print(json.dumps(report, sort_keys=True))
 
 
