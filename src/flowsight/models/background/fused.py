@@ -15,9 +15,8 @@ from torch import Tensor
 
 PIXELS = 1024
 """Of a program of the LSTM."""
-LINES = (16, 32)
-"""Rows or columns of a program of the GRU: where there are few of them, and else."""
-FEW_LINES = 4096
+LINES = 16
+"""Rows or columns of a program of the GRU: few, for its steps wait for each other."""
 
 
 @cache
@@ -145,10 +144,10 @@ def _sweep_forward(
 
     units, (steps, *lines) = weight_hh.shape[1], projected.shape[1:]
     out = projected.new_empty(2, units, steps, *lines)
-    grid, sizes = _sweep_launch(projected, units)
+    grid, sizes = _sweep_launch(projected)
     kernels.sweep_forward[grid](
         projected, projected if mask is None else mask, weight_hh, bias_hn, out, *sizes,
-        *projected.stride(), MASKED=mask is not None, **_sweep_block(projected, units),
+        *projected.stride(), MASKED=mask is not None, **_sweep_block(units),
     )  # fmt: skip
     return out
 
@@ -166,35 +165,29 @@ class _Sweep(torch.autograd.Function):
 
         projected, mask, weight_hh, bias_hn, out = ctx.saved_tensors
         units, side = weight_hh.shape[1], padded(weight_hh.shape[1])
-        grid, sizes = _sweep_launch(projected, units)
+        grid, sizes = _sweep_launch(projected)
         grad = projected.new_empty(2, *projected.shape)
         weight = projected.new_empty(2 * grid[0], 3, side, side)
         bias = projected.new_empty(2 * grid[0], side)
         kernels.sweep_backward[grid](
             projected, projected if mask is None else mask, weight_hh, bias_hn, out,
             grad_out.contiguous(), grad, weight, bias, *sizes, *projected.stride(),
-            MASKED=mask is not None, **_sweep_block(projected, units),
+            MASKED=mask is not None, **_sweep_block(units),
         )  # fmt: skip
         grad_weight = weight.sum(0)[:, :units, :units].flatten(0, 1)
         return grad.sum(0), None, grad_weight, bias.sum(0)[:units]
 
 
-def _sweep_launch(projected: Tensor, units: int) -> tuple[tuple[int, int], tuple[int, int, int]]:
+def _sweep_launch(projected: Tensor) -> tuple[tuple[int, int], tuple[int, int, int]]:
     """Grid; and steps, lines and lines of a map."""
     _, steps, maps, per_map = projected.shape
-    block = _sweep_block(projected, units)["BLOCK"]
-    return (_blocks(maps * per_map, block), 2), (steps, maps * per_map, per_map)
+    return (_blocks(maps * per_map, LINES), 2), (steps, maps * per_map, per_map)
 
 
-def _sweep_block(projected: Tensor, units: int) -> dict[str, int]:
-    few = projected.shape[2] * projected.shape[3] < FEW_LINES
-    return {
-        "UNITS": units,
-        "PADDED": padded(units),
-        "BLOCK": LINES[0] if few else LINES[1],
-        "num_warps": 4 if padded(units) >= 32 else 2,
-        "num_stages": 1,
-    }
+def _sweep_block(units: int) -> dict[str, int]:
+    side = padded(units)
+    shape = {"UNITS": units, "PADDED": side, "BLOCK": LINES}
+    return shape | {"num_warps": side // 16, "num_stages": 1}
 
 
 def _blocks(count: int, size: int) -> int:
