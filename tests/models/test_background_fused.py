@@ -78,11 +78,11 @@ def of_gru(masked, maps, turned):
         swept = None
         if mask is not None:
             lines = projected.permute(order).shape[3]
-            swept = mask[:, None, :, None].expand(-1, 2, -1, lines).contiguous()
-        x = projected.permute(order).contiguous()
+            swept = mask[:, None, :, None].expand(-1, 2, -1, lines).flatten(1)
+        x = projected.permute(order)
         if torch.is_grad_enabled():
             return gru._Sweep.apply(x, swept, weight, bias)
-        return gru._run(x, swept, weight, bias, keep=False)[0]
+        return gru._from_steps(gru._run(x, swept, weight, bias, keep=False)[2][1:], x.shape[2:])
 
     def ours(projected, weight, bias):
         return fused.sweeps(projected.permute(order), mask, weight, bias)

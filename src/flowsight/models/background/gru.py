@@ -25,7 +25,7 @@ from flowsight.models.background import fused
 
 # gradients of sigmoid and tanh from their outputs, in one pass over memory each
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
-_tanh_backward = torch.ops.aten.tanh_backward.default
+_tanh_backward = torch.ops.aten.tanh_backward.grad_input
 DIRECTIONS = ("right", "left", "down", "up")
 """Where a sweep goes; the order of the outputs."""
 
@@ -71,11 +71,12 @@ class FourWayGRU(nn.Module):
     def _both_ways(self, projected: Tensor, mask: Tensor | None) -> Tensor:
         """(3V, L, M, N) -> (2, V, L, M, N): from the first step to the last, and back."""
         if mask is not None:
-            mask = mask[:, None, :, None].expand(-1, 2, -1, projected.shape[3]).contiguous()
+            mask = mask[:, None, :, None].expand(-1, 2, -1, projected.shape[3]).flatten(1)
         if torch.is_grad_enabled():
             out: Tensor = _Sweep.apply(projected, mask, self.weight_hh, self.bias_hn)
             return out
-        return _run(projected, mask, self.weight_hh, self.bias_hn, keep=False)[0]
+        _, _, h = _run(projected, mask, self.weight_hh, self.bias_hn, keep=False)
+        return _from_steps(h[1:], projected.shape[2:])
 
 
 def as_maps(across: Tensor, down: Tensor) -> Tensor:
@@ -85,35 +86,44 @@ def as_maps(across: Tensor, down: Tensor) -> Tensor:
     )
 
 
+def _from_steps(x: Tensor, lines: torch.Size) -> Tensor:
+    """(L, C, 2 M N) -> (2, C, L, M, N), each way's steps in the map's order."""
+    steps, channels, _ = x.shape
+    out = x.new_empty(2, channels, steps, *lines)
+    # by NumPy: its slices may run backwards, torch would copy the whole first
+    source, target = x.unflatten(2, (2, *lines)).numpy(), out.numpy()
+    target[0], target[1] = source[:, :, 0].swapaxes(0, 1), source[::-1, :, 1].swapaxes(0, 1)
+    return out
+
+
 def _run(
     projected: Tensor, mask: Tensor | None, weight_hh: Tensor, bias_hn: Tensor, *, keep: bool
-) -> tuple[Tensor, Tensor]:
-    """Both sweeps in step: outputs (2, V, L, M, N) and, if kept, r, z, n, q (L, 4V, 2, M, N)."""
-    units, (steps, *lines) = weight_hh.shape[1], projected.shape[1:]
-    out = projected.new_empty(2, units, steps, *lines)
-    kept = projected.new_empty(steps if keep else 0, 4 * units, 2, *lines)
-    scratch = kept if keep else projected.new_empty(1, 4 * units, 2, *lines)
-    h = projected.new_zeros(units, 2, *lines)
-    bias = bias_hn.view(-1, *[1] * (len(lines) + 1))
-    firsts, seconds = (part.unbind(1) for part in projected.split([2 * units, units]))
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Both sweeps in step: r, z, n (L, 3V, 2MN), q (L, V, 2MN) and h (1 + L, V, 2MN), from zero on.
+
+    The two ways of a step lie side by side. Without `keep` all but h is that of the last step only.
+    """
+    units, (steps, maps, per_map) = weight_hh.shape[1], projected.shape[1:]
+    lines = 2 * maps * per_map
+    gates = projected.new_empty(steps if keep else 1, 3 * units, lines)
+    q = projected.new_empty(len(gates), units, lines)
+    h = projected.new_empty(1 + steps, units, lines)
+    h[0] = 0
+    first_weight, last_weight = weight_hh.split([2 * units, units])
+    bias, inputs, states = bias_hn[:, None], projected.unbind(1), h.unbind()
     for step in range(steps):
-        back = steps - 1 - step
-        gates, q = scratch[step if keep else 0].split([3 * units, units])
-        first, n = gates.split([2 * units, units])
-        seen = h if mask is None else h * mask
-        torch.mm(weight_hh, seen.view(units, -1), out=gates.view(3 * units, -1))
-        torch.add(n, bias, out=q)
-        first[:, 0].add_(firsts[step])  # `+=` would copy the sum onto itself
-        first[:, 1].add_(firsts[back])
-        first.sigmoid_()
-        torch.mul(q, first[:units], out=n)
-        n[:, 0].add_(seconds[step])
-        n[:, 1].add_(seconds[back])
+        both, candidate = (v[step if keep else 0] for v in (gates, q))
+        there, back = both.view(-1, 2, maps, per_map).unbind(1)
+        there.copy_(inputs[step])
+        back.copy_(inputs[-1 - step])
+        first, n = both.split([2 * units, units])
+        seen = states[step] if mask is None else states[step] * mask
+        torch.addmm(bias, last_weight, seen, out=candidate)
+        first.addmm_(first_weight, seen).sigmoid_()
         # tanh(v) = 2 sigma(2 v) - 1: far faster than torch's tanh
-        n.mul_(2).sigmoid_().mul_(2).sub_(1)
-        h = torch.lerp(n, h, first[units:])
-        out[0, :, step], out[1, :, back] = h[:, 0], h[:, 1]
-    return out, kept
+        n.addcmul_(candidate, first[:units]).mul_(2).sigmoid_().mul_(2).sub_(1)
+        torch.lerp(n, states[step], first[units:], out=states[step + 1])
+    return gates, q, h
 
 
 class _Sweep(torch.autograd.Function):
@@ -127,43 +137,36 @@ class _Sweep(torch.autograd.Function):
         weight_hh: Tensor,
         bias_hn: Tensor,
     ) -> Tensor:
-        out, kept = _run(projected, mask, weight_hh, bias_hn, keep=True)
-        ctx.save_for_backward(mask, weight_hh, out, kept)
-        return out
+        gates, q, h = _run(projected, mask, weight_hh, bias_hn, keep=True)
+        ctx.save_for_backward(mask, weight_hh, gates, q, h)
+        ctx.lines = projected.shape[2:]
+        return _from_steps(h[1:], ctx.lines)
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        mask, weight_hh, out, kept = ctx.saved_tensors
-        units, steps = weight_hh.shape[1], out.shape[2]
-        grad = out.new_zeros(3 * units, *out.shape[2:])
-        grad_weight, grad_bias = torch.zeros_like(weight_hh), weight_hh.new_zeros(units)
-        carried, da = torch.zeros_like(kept[0, :units]), torch.empty_like(kept[0, : 3 * units])
-        firsts, seconds = (part.unbind(1) for part in grad.split([2 * units, units]))
-        for step in reversed(range(steps)):
-            back = steps - 1 - step
-            r, z, n, q = kept[step].unflatten(0, (4, units))
-            if step:
-                before = torch.stack([out[0, :, step - 1], out[1, :, back + 1]], dim=1)
-            else:
-                before = torch.zeros_like(n)
-            dh = carried
-            dh[:, 0].add_(grad_out[0, :, step])
-            dh[:, 1].add_(grad_out[1, :, back])
+        mask, weight_hh, gates, q, h = ctx.saved_tensors
+        units, turned = weight_hh.shape[1], weight_hh.t()
+        da, d_n = torch.empty_like(gates), torch.empty_like(q)  # of r, z, q; and of n
+        carried = torch.zeros_like(h[0])
+        there, back = (grad.unbind(1) for grad in grad_out)
+        for step in reversed(range(len(q))):
+            r, z, n = gates[step].unflatten(0, (3, units)).unbind()
+            d_r, d_z, d_q = da[step].unflatten(0, (3, units)).unbind()
+            dh, both = carried, carried.view(units, 2, *ctx.lines)
+            both[:, 0].add_(there[step])
+            both[:, 1].add_(back[-1 - step])
             passed = dh * z
-            d_r, d_z, d_q = da.unflatten(0, (3, units))
-            _sigmoid_backward((before - n).mul_(dh), z, grad_input=d_z)
-            d_n = _tanh_backward(dh - passed, n)
-            _sigmoid_backward(d_n * q, r, grad_input=d_r)
-            torch.mul(d_n, r, out=d_q)
-            for way, place in enumerate((step, back)):
-                firsts[place].add_(da[: 2 * units, way])
-                seconds[place].add_(d_n[:, way])
-            seen = before if mask is None else before * mask
-            flat = da.view(3 * units, -1)
-            grad_weight.addmm_(flat, seen.view(units, -1).t())
-            grad_bias += d_q.sum(dim=tuple(range(1, d_q.ndim)))
-            carried = (weight_hh.t() @ flat).view_as(dh)
-            if mask is not None:
-                carried.mul_(mask)
-            carried += passed
-        return grad, None, grad_weight, grad_bias
+            _sigmoid_backward((h[step] - n).mul_(dh), z, grad_input=d_z)
+            _tanh_backward(dh.sub_(passed), n, grad_input=d_n[step])
+            _sigmoid_backward(d_n[step] * q[step], r, grad_input=d_r)
+            torch.mul(d_n[step], r, out=d_q)
+            if mask is None:
+                carried = torch.addmm(passed, turned, da[step])
+            else:
+                carried = passed.addcmul_(turned @ da[step], mask)
+        seen = h[:-1] if mask is None else h[:-1] * mask
+        grad_weight = torch.bmm(da, seen.transpose(1, 2)).sum(0)
+        grad_bias = da[:, 2 * units :].sum((0, 2))
+        da[:, 2 * units :] = d_n
+        one, other = _from_steps(da, ctx.lines)
+        return one.add_(other), None, grad_weight, grad_bias
