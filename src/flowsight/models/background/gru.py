@@ -88,11 +88,13 @@ def as_maps(across: Tensor, down: Tensor) -> Tensor:
 
 def _from_steps(x: Tensor, lines: torch.Size) -> Tensor:
     """(L, C, 2 M N) -> (2, C, L, M, N), each way's steps in the map's order."""
-    steps, channels, _ = x.shape
-    out = x.new_empty(2, channels, steps, *lines)
+    both = x.unflatten(2, (2, *lines)).transpose(0, 1)
+    there, back = both.unbind(2)
+    if x.is_cuda:
+        return torch.stack([there, back.flip(1)])
+    out = x.new_empty(2, *there.shape)
     # by NumPy: its slices may run backwards, torch would copy the whole first
-    source, target = x.unflatten(2, (2, *lines)).numpy(), out.numpy()
-    target[0], target[1] = source[:, :, 0].swapaxes(0, 1), source[::-1, :, 1].swapaxes(0, 1)
+    out[0], out.numpy()[1] = there, back.numpy()[:, ::-1]
     return out
 
 
@@ -111,12 +113,14 @@ def _run(
     h[0] = 0
     first_weight, last_weight = weight_hh.split([2 * units, units])
     bias, inputs, states = bias_hn[:, None], projected.unbind(1), h.unbind()
+    # a step's views are made beforehand: to make one takes as long as to compute with a small one
+    views = [v.unbind() for v in (*gates.split([2 * units, units], dim=1), q)]
+    ways = [v.unbind() for v in gates.view(-1, 3 * units, 2, maps, per_map).unbind(2)]
     for step in range(steps):
-        both, candidate = (v[step if keep else 0] for v in (gates, q))
-        there, back = both.view(-1, 2, maps, per_map).unbind(1)
+        first, n, candidate = (view[step if keep else 0] for view in views)
+        there, back = (way[step if keep else 0] for way in ways)
         there.copy_(inputs[step])
         back.copy_(inputs[-1 - step])
-        first, n = both.split([2 * units, units])
         seen = states[step] if mask is None else states[step] * mask
         torch.addmm(bias, last_weight, seen, out=candidate)
         first.addmm_(first_weight, seen).sigmoid_()
@@ -149,21 +153,24 @@ class _Sweep(torch.autograd.Function):
         da, d_n = torch.empty_like(gates), torch.empty_like(q)  # of r, z, q; and of n
         carried = torch.zeros_like(h[0])
         there, back = (grad.unbind(1) for grad in grad_out)
+        values, grads = ([v.unbind() for v in p.split(units, dim=1)] for p in (gates, da))
+        states, candidates, d_ns, das = (v.unbind() for v in (h, q, d_n, da))
         for step in reversed(range(len(q))):
-            r, z, n = gates[step].unflatten(0, (3, units)).unbind()
-            d_r, d_z, d_q = da[step].unflatten(0, (3, units)).unbind()
-            dh, both = carried, carried.view(units, 2, *ctx.lines)
-            both[:, 0].add_(there[step])
-            both[:, 1].add_(back[-1 - step])
+            r, z, n = (view[step] for view in values)
+            d_r, d_z, d_q = (view[step] for view in grads)
+            dh = carried
+            one, other = dh.view(units, 2, *ctx.lines).unbind(1)
+            one.add_(there[step])
+            other.add_(back[-1 - step])
             passed = dh * z
-            _sigmoid_backward((h[step] - n).mul_(dh), z, grad_input=d_z)
-            _tanh_backward(dh.sub_(passed), n, grad_input=d_n[step])
-            _sigmoid_backward(d_n[step] * q[step], r, grad_input=d_r)
-            torch.mul(d_n[step], r, out=d_q)
+            _sigmoid_backward((states[step] - n).mul_(dh), z, grad_input=d_z)
+            _tanh_backward(dh.sub_(passed), n, grad_input=d_ns[step])
+            _sigmoid_backward(d_ns[step] * candidates[step], r, grad_input=d_r)
+            torch.mul(d_ns[step], r, out=d_q)
             if mask is None:
-                carried = torch.addmm(passed, turned, da[step])
+                carried = passed.addmm_(turned, das[step])
             else:
-                carried = passed.addcmul_(turned @ da[step], mask)
+                carried = passed.addcmul_(turned @ das[step], mask)
         seen = h[:-1] if mask is None else h[:-1] * mask
         grad_weight = torch.bmm(da, seen.transpose(1, 2)).sum(0)
         grad_bias = da[:, 2 * units :].sum((0, 2))
