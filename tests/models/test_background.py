@@ -331,6 +331,21 @@ def test_a_dropped_unit_is_dropped_in_every_frame() -> None:
     assert network.eval()(frames)[1].masks is None
 
 
+def test_pairs_of_units_start_as_now_less_before() -> None:
+    torch.manual_seed(0)
+    cell = background.build(lstm_units=(8,), gru_units=(2,), filters=(2,)).layers[0].lstm
+    levels = torch.linspace(-2, 2, 9)
+    still = levels.expand(1, 200, 9)
+    with torch.no_grad():
+        h, state = cell(still)
+        static = (h[4:, -1] - h[:4, -1]).abs()
+        h, _ = cell(-levels.expand(1, 1, 9), state)
+        changed = (h[4:, -1] - h[:4, -1]).abs()
+    assert static.max() < 0.1
+    ends = [0, 1, 2, 6, 7, 8]  # grey levels near 0 change little
+    assert (changed.amax(0)[ends] > 5 * static.amax(0)[ends]).all()
+
+
 def test_memory_does_not_grow_with_the_video() -> None:
     network = small()
 

