@@ -58,20 +58,11 @@ class RecurrentLayer(nn.Module):
     Args:
         channels: of the input.
         lstm_units, gru_units, filters: widths of the three parts.
-        of_pixels: see `PeepholeLSTM`.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        lstm_units: int,
-        gru_units: int,
-        filters: int,
-        *,
-        of_pixels: bool = False,
-    ) -> None:
+    def __init__(self, channels: int, lstm_units: int, gru_units: int, filters: int) -> None:
         super().__init__()
-        self.lstm = PeepholeLSTM(channels, lstm_units, of_pixels=of_pixels)
+        self.lstm = PeepholeLSTM(channels, lstm_units)
         self.gru = FourWayGRU(lstm_units, gru_units)
         self.conv = nn.Linear(4 * gru_units, filters)  # over the channels of every pixel
 
@@ -137,9 +128,7 @@ class BackgroundNetwork(nn.Module):
         self.channels, self.dropout = channels, dropout
         inputs = [channels, *filters[:-1]]
         widths = zip(inputs, lstm_units, gru_units, filters, strict=True)
-        self.layers = nn.ModuleList(
-            RecurrentLayer(*width, of_pixels=not index) for index, width in enumerate(widths)
-        )
+        self.layers = nn.ModuleList(RecurrentLayer(*width) for width in widths)
         self.dense = nn.Linear(filters[-1], 1)
         self.dense.bias.data.fill_(-2.0)  # most pixels do not move
 
