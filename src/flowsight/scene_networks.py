@@ -40,5 +40,6 @@ def build(row: SceneRowParams) -> BackgroundNetwork:
         gru_units=row.network.gru_units,
         filters=row.network.filters,
         dropout=row.network.dropout,
+        pairs=row.network.pairs,
     )
     return network

@@ -22,6 +22,9 @@ class SceneNetworkParams:
     filters: tuple[int, ...]
     dropout: float
     """Of inputs and recurrent states, one mask a sequence."""
+    pairs: bool = False
+    """Half of the LSTM's units start as what is seen now, paired with the running means that the
+    other half are; learns far faster, and wants sequences longer than those means (40 frames)."""
 
     def __post_init__(self) -> None:
         counts = {len(self.lstm_units), len(self.gru_units), len(self.filters)}

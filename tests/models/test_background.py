@@ -333,7 +333,8 @@ def test_a_dropped_unit_is_dropped_in_every_frame() -> None:
 
 def test_pairs_of_units_start_as_now_less_before() -> None:
     torch.manual_seed(0)
-    cell = background.build(lstm_units=(8,), gru_units=(2,), filters=(2,)).layers[0].lstm
+    network = background.build(lstm_units=(8,), gru_units=(2,), filters=(2,), pairs=True)
+    cell = network.layers[0].lstm
     levels = torch.linspace(-2, 2, 9)
     still = levels.expand(1, 200, 9)
     with torch.no_grad():

@@ -58,11 +58,20 @@ class RecurrentLayer(nn.Module):
     Args:
         channels: of the input.
         lstm_units, gru_units, filters: widths of the three parts.
+        pairs: how the LSTM's weights start.
     """
 
-    def __init__(self, channels: int, lstm_units: int, gru_units: int, filters: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        lstm_units: int,
+        gru_units: int,
+        filters: int,
+        *,
+        pairs: bool = False,
+    ) -> None:
         super().__init__()
-        self.lstm = PeepholeLSTM(channels, lstm_units)
+        self.lstm = PeepholeLSTM(channels, lstm_units, pairs=pairs)
         self.gru = FourWayGRU(lstm_units, gru_units)
         self.conv = nn.Linear(4 * gru_units, filters)  # over the channels of every pixel
 
@@ -114,6 +123,7 @@ class BackgroundNetwork(nn.Module):
         channels: C of the input.
         lstm_units, gru_units, filters: widths, one of each a layer.
         dropout: share of inputs and of recurrent states that are dropped in training.
+        pairs: how the LSTMs' weights start (`lstm`).
     """
 
     def __init__(
@@ -123,12 +133,14 @@ class BackgroundNetwork(nn.Module):
         gru_units: Sequence[int],
         filters: Sequence[int],
         dropout: float,
+        *,
+        pairs: bool = False,
     ) -> None:
         super().__init__()
         self.channels, self.dropout = channels, dropout
         inputs = [channels, *filters[:-1]]
         widths = zip(inputs, lstm_units, gru_units, filters, strict=True)
-        self.layers = nn.ModuleList(RecurrentLayer(*width) for width in widths)
+        self.layers = nn.ModuleList(RecurrentLayer(*width, pairs=pairs) for width in widths)
         self.dense = nn.Linear(filters[-1], 1)
         self.dense.bias.data.fill_(-2.0)  # most pixels do not move
 
@@ -204,6 +216,7 @@ def build(
     gru_units: Sequence[int] = (20, 20, 20),
     filters: Sequence[int] = (30, 30, 10),
     dropout: float = 0.25,
+    pairs: bool = False,
 ) -> BackgroundNetwork:
     """The network, untrained; the defaults are the paper's.
 
@@ -216,4 +229,4 @@ def build(
             f"expected as many LSTM, GRU and convolution widths as layers, got {len(lstm_units)}, "
             f"{len(gru_units)} and {len(filters)}"
         )
-    return BackgroundNetwork(channels, lstm_units, gru_units, filters, dropout)
+    return BackgroundNetwork(channels, lstm_units, gru_units, filters, dropout, pairs=pairs)

@@ -42,9 +42,10 @@ class PeepholeLSTM(nn.Module):
     Args:
         channels: C.
         units: U.
+        pairs: see `_start_with_pairs`.
     """
 
-    def __init__(self, channels: int, units: int) -> None:
+    def __init__(self, channels: int, units: int, *, pairs: bool = False) -> None:
         super().__init__()
         self.weight_ih = nn.Parameter(torch.empty(4 * units, channels))  # rows i, f, g, o
         self.weight_hh = nn.Parameter(torch.empty(4 * units, units))
@@ -55,7 +56,8 @@ class PeepholeLSTM(nn.Module):
             nn.init.xavier_uniform_(self.weight_ih.data[rows])
             nn.init.orthogonal_(self.weight_hh.data[rows])
         self._start_with_memories(units)
-        self._start_with_pairs(units)
+        if pairs:
+            self._start_with_pairs(units)
 
     def _start_with_memories(self, units: int) -> None:
         """Half of the units start as running means of what they see, over 4 to 40 frames.
@@ -75,7 +77,8 @@ class PeepholeLSTM(nn.Module):
 
         The difference of a pair is then near zero wherever nothing changes, whatever the level, and
         the next part has only to weigh it. Without that, grey levels of a place where little moves
-        taught the paper's network nothing in 1,400 steps, with it most of the task in 50.
+        taught the paper's network nothing in 1,400 steps, with it most of the task in 50. Training
+        sequences must then last longer than the memories, or nothing tells what comes later.
         """
         half = units // 2
         gates = self.weight_ih.data.unflatten(0, (4, units))  # a view: rows i, f, g, o
