@@ -59,7 +59,9 @@ class LoopLayer(nn.Module):
                 "weight_ih": layer.gru.weight_ih,
                 "weight_hh": layer.gru.weight_hh,
                 "bias_ih": layer.gru.bias_ih,
-                "bias_hh": torch.cat([layer.gru.bias_hn.new_zeros(2 * gru_units), layer.gru.bias_hn]),
+                "bias_hh": torch.cat(
+                    [layer.gru.bias_hn.new_zeros(2 * gru_units), layer.gru.bias_hn]
+                ),
             }
         )
         self.conv = nn.Linear(4 * gru_units, layer.conv.out_features)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle, islice
 from typing import Any
 from unittest import mock
 
@@ -14,11 +15,14 @@ from torch import Tensor, nn
 from flowsight import networks
 from flowsight.tasks.classification import Classification
 
+KEPT = 8
+"""Batches that memory epochs take in turn. Were all kept, a GPU's loader would pin new memory for
+each, milliseconds of the driver's time, where a real one finds its old ones free again."""
 HALVES = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
 class Turns:
-    """In place of the loader: even epochs read clips, odd ones get the batches read before.
+    """In place of the loader: even epochs read clips, odd ones get some of the same batches again.
 
     An epoch's time is that from its first request to its end: reading and training.
     """
@@ -40,24 +44,26 @@ class Turns:
     def __iter__(self) -> Iterator[Any]:
         self.begun, self.waited = time.perf_counter(), 0.0
         if not self.reads:
-            yield from self.ready
+            yield from islice(cycle(self.ready), len(self))
             return
-        self.ready, source = [], iter(self.loader)
+        self.ready, self.images, source = [], 0, iter(self.loader)
         for _ in range(len(self)):
             asked = time.perf_counter()
-            self.ready.append(next(source))
+            batch = next(source)
             self.waited += time.perf_counter() - asked
-            yield self.ready[-1]
+            self.images += len(batch[1])
+            if len(self.ready) < KEPT:
+                self.ready.append(batch)
+            yield batch
 
     def epoch_done(self) -> None:
         """To be called at an epoch's end, when its loss is known: a GPU is done then."""
         self.sec["clips" if self.reads else "memory"].append(time.perf_counter() - self.begun)
         if self.reads:
             self.sec["waiting"].append(self.waited)
-            self.images = sum(len(labels) for _, labels, _ in self.ready)
             self.peak = self.peak or peak_memory()
         else:
-            self.after_pair(self.ready)
+            self.after_pair(list(islice(cycle(self.ready), len(self))))
         self.reads = not self.reads
 
 
