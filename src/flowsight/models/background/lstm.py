@@ -76,8 +76,7 @@ class PeepholeLSTM(nn.Module):
         """The other half start as what is seen now, of the same features, unit by unit.
 
         The difference of a pair is then near zero wherever nothing changes, whatever the level, and
-        the next part has only to weigh it. Without that, grey levels of a place where little moves
-        taught the paper's network nothing in 1,400 steps, with it most of the task in 50. Training
+        the next part has only to weigh it; docs/architecture.md tells what that gains. Training
         sequences must then last longer than the memories, or nothing tells what comes later.
         """
         half = units // 2
