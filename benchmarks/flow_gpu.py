@@ -51,7 +51,7 @@ def main() -> None:
     if not tvl1_gpu.available():
         sys.exit("flow_gpu: expected a GPU and triton, found none")
     previous, following = frame_pairs(args.videos, tuple(args.size), max(args.batches))
-    result: dict[str, object] = {
+    result: dict[str, Any] = {
         "gpu": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "size": list(args.size),
@@ -65,6 +65,9 @@ def main() -> None:
         result["sweep"] = sweep(previous, following, max(args.batches))
     args.json.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(json.dumps(result, indent=2) + "\n")
+    failed = [row["preset"] for row in result["presets"] if "error" in row]
+    if failed:
+        sys.exit(f"flow_gpu: presets that failed, reasons above: {', '.join(sorted(set(failed)))}")
 
 
 def frame_pairs(
