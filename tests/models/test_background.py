@@ -312,23 +312,33 @@ def test_a_mirrored_video_gives_mirrored_logits() -> None:
     near(mirrored.flip(3), expected)
 
 
-def test_a_dropped_unit_is_dropped_in_every_frame() -> None:
-    """Of six input channels those with a zero in the mask change nothing, in no frame."""
-    network = small(channels=6, dropout=0.5).train()
-    frames = random(1, 6, 5, 3, 3)
-    torch.manual_seed(4)
-    _, state = network(frames)
-    assert state.masks is not None
-    mask = state.masks[0].lstm_input[:, 0]
-    assert set(mask.tolist()) == {0.0, 2.0}
-    for channel in range(6):
-        changed = frames.clone()
-        changed[:, channel] += 1
+def test_a_dropped_input_is_dropped_in_every_frame() -> None:
+    """Of the second layer's inputs those with a zero in the mask change nothing, in no frame."""
+    network = small(dropout=0.5).train()
+    frames, bias = random(1, 1, 5, 3, 3), network.layers[0].conv.bias.data.clone()
+
+    def run() -> background.State:
         torch.manual_seed(4)
-        _, other = network(changed)
-        same = torch.equal(other.layers[0][0], state.layers[0][0])
+        return network(frames)[1]
+
+    state = run()
+    assert state.masks is not None
+    mask = state.masks[1].lstm_input[:, 0]
+    assert set(mask.tolist()) == {0.0, 2.0}
+    for channel in range(len(mask)):
+        network.layers[0].conv.bias.data = bias + 10 * (torch.arange(len(mask)) == channel)
+        same = torch.equal(run().layers[1][0], state.layers[1][0])
         assert same == (mask[channel] == 0)
     assert network.eval()(frames)[1].masks is None
+
+
+def test_frames_are_never_dropped() -> None:
+    network = small(dropout=0.9).train()
+    for seed in range(20):
+        torch.manual_seed(seed)
+        _, state = network(random(3, 1, 1, 2, 2))
+        assert state.masks is not None
+        assert torch.equal(state.masks[0].lstm_input, torch.ones(1, 3).double())
 
 
 def test_pairs_of_units_start_as_now_less_before() -> None:

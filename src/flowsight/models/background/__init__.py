@@ -9,13 +9,14 @@ frame before, so a video may have any length.
 
 The paper gives the widths (LSTM 30, 30, 50; GRU 20, 20, 20; convolution 30, 30, 10) and dropout of
 0.25 on inputs and recurrent states with one mask for a whole sequence. It does not say what follows
-the convolution (here ReLU) and which form of GRU it has (here cuDNN's).
+the convolution (here ReLU) and which form of GRU it has (here cuDNN's). The frames are not dropped,
+only the inputs of later parts: with one grey channel a quarter of all sequences would show nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -184,7 +185,9 @@ class BackgroundNetwork(nn.Module):
         if not self.training or self.dropout == 0:
             return None
 
-        return tuple(layer.draw_masks(self.dropout, frames) for layer in self._layers())
+        first, *others = (layer.draw_masks(self.dropout, frames) for layer in self._layers())
+        seen = torch.ones_like(first.lstm_input)  # the frames themselves are never dropped
+        return (replace(first, lstm_input=seen), *others)
 
     def _layers(self) -> Iterator[RecurrentLayer]:
         return (layer for layer in self.layers if isinstance(layer, RecurrentLayer))
