@@ -43,7 +43,7 @@ def test_stopping_takes_the_children_along() -> None:
     begin = time.monotonic()
     local.stop_group(process, grace_sec=0.5)
     process.wait(10)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 60  # not the 300 s that it sleeps
     assert process.returncode == -signal.SIGKILL  # it did not listen
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie"
 
@@ -55,8 +55,8 @@ def test_stopping_waits_no_longer_than_it_must() -> None:
     assert process.stdout is not None
     process.stdout.readline()
     begin = time.monotonic()
-    local.stop_group(process, grace_sec=30)
-    assert time.monotonic() - begin < 5
+    local.stop_group(process, grace_sec=300)
+    assert time.monotonic() - begin < 60
     assert process.wait(10) == -signal.SIGTERM
 
 
