@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from flowsight.cli import app
 from flowsight.errors import InputError
-from flowsight.evaluation import scoring, several_runs
+from flowsight.evaluation import localization, scoring, several_runs
 from flowsight.evaluation.scoring import STREAMS, SplitResult
 from flowsight.metrics.bootstrap import Resampling
 from flowsight.metrics.fusion import FusionWeight
@@ -119,6 +119,47 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, runs: several_runs.Runs) -
     pd.DataFrame({"item_id": ["1"]}).to_parquet(tmp_path / "predictions.parquet")
     with pytest.raises(InputError, match="expected predictions of clips"):
         several_runs.read({"images": tmp_path})
+
+
+def write_maps(folder: Path, scores: dict[tuple[str, str], float]) -> None:
+    """Map scores of rows and splits: the pointing game, the others by rule; training beside it."""
+    lines = []
+    for (row, split), value in scores.items():
+        for subset, share in (("train", 0.0), ("test", value)):
+            lines.append((row, split, subset, 2, 9, share, share / 2, share / 4, 0.125))
+    pd.DataFrame(lines, columns=localization.COLUMNS).to_csv(
+        folder / "localization.csv", index=False
+    )
+
+
+def test_map_scores_are_means_over_splits_and_runs(tmp_path: Path, runs: several_runs.Runs) -> None:
+    folders = {"one": tmp_path / "1", "two": tmp_path / "2"}
+    assert several_runs.localizations(folders) is None
+    write_maps(
+        folders["one"], {("b", "x"): 0.5, ("b", "y"): 0.25, ("a", "x"): 1.0, ("a", "y"): 1.0}
+    )
+    with pytest.raises(InputError, match=r"map scores of a run in .*2.localization.csv, found no"):
+        several_runs.localizations(folders)
+    write_maps(folders["two"], {("b", "x"): 0.125, ("b", "y"): 0.125})
+    with pytest.raises(InputError, match=r"same rows in every run, got a in some of them; .*2"):
+        several_runs.localizations(folders)
+    write_maps(
+        folders["two"], {("a", "x"): 0.5, ("a", "y"): 0.5, ("b", "x"): 0.125, ("b", "y"): 0.125}
+    )
+    table = several_runs.localizations(folders)
+    assert table is not None
+    assert list(table["row"]) == ["b", "a"]
+    first = table.set_index("row").loc["b"]
+    assert first.to_dict() == {
+        "pointing_game": 0.25,
+        "energy_in_mask": 0.125,
+        "iou": 0.0625,
+        "chance": 0.125,
+        "one": 0.375,
+        "two": 0.125,
+    }
+    done = CliRunner().invoke(app, ["summarize", *(f"{n}={f}" for n, f in folders.items())])
+    assert done.output.rstrip().endswith("| a | 75.0 | 37.5 | 18.8 | 12.5 | 100.0 | 50.0 |")
 
 
 def test_command_prints_markdown(tmp_path: Path, runs: several_runs.Runs) -> None:

@@ -24,7 +24,9 @@ def summarize(
     draws: Annotated[int, typer.Option(min=1, help="Of clips, for the 95 % intervals.")] = 2000,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 1,
 ) -> None:
-    """Accuracies and paired differences over runs of the same clips (seeds), as Markdown, in %."""
+    """Accuracies, paired differences and map scores over runs of the same clips (seeds), as
+    Markdown, in %.
+    """
     from flowsight.evaluation import several_runs
     from flowsight.metrics.bootstrap import Resampling
 
@@ -36,6 +38,9 @@ def summarize(
     pairs = several_runs.pairs(found, [_halves(pair, ":") for pair in compare or []])
     typer.echo(several_runs.markdown(several_runs.accuracies(found, resampling)))
     typer.echo(several_runs.markdown(several_runs.differences(found, pairs, resampling)))
+    maps = several_runs.localizations(folders)
+    if maps is not None:
+        typer.echo(several_runs.markdown(maps))
 
 
 def _halves(text: str, mark: str) -> tuple[str, str]:

@@ -14,10 +14,12 @@ import numpy as np
 import pandas as pd
 
 from flowsight.errors import InputError
+from flowsight.evaluation.localization import MEASURES
 from flowsight.metrics import bootstrap
 from flowsight.metrics.bootstrap import Hits, Resampling
 
 _KEY = ["method", "split_id", "clip_id"]
+_MAPS = "localization.csv"
 _NUMBERS = ("mean", "low", "high", "std_splits", "std_runs", "baseline", "difference")
 
 
@@ -123,6 +125,46 @@ def differences(
         row = {"method": pair[0], "baseline": pair[1], "difference": per_run.mean()}
         rows.append(row | {"low": low, "high": high} | per_run.to_dict())
     return pd.DataFrame(rows)
+
+
+def localizations(folders: Mapping[str, Path]) -> pd.DataFrame | None:
+    """How well the maps of test clips find the actor, over runs and splits.
+
+    Args:
+        folders: as for `read`.
+
+    Returns:
+        Columns row (a row that makes maps, or a control row that sees them), pointing_game,
+        energy_in_mask, iou, chance (means over splits and runs), and one a run, its pointing game.
+        Shares in [0, 1]. None where no run has scored maps.
+
+    Raises:
+        InputError: some runs have scored maps, others have not, or those of other rows.
+    """
+    paths = {name: folder / _MAPS for name, folder in folders.items()}
+    if not any(path.is_file() for path in paths.values()):
+        return None
+    means = {name: _map_scores(path) for name, path in paths.items()}
+    first = next(iter(means.values()))
+    for name, table in means.items():
+        if set(table.index) != set(first.index):
+            differ = min(set(table.index) ^ set(first.index))
+            raise InputError(
+                f"expected maps of the same rows in every run, got {differ} in some of them; look "
+                f"at {paths[name]}"
+            )
+    joined = pd.concat(means).groupby(level=1, sort=False).mean()
+    of_runs = {name: table["pointing_game"] for name, table in means.items()}
+    return joined.assign(**of_runs).rename_axis("row").reset_index()
+
+
+def _map_scores(path: Path) -> pd.DataFrame:
+    """Measures of the test clips by row, means over splits."""
+    if not path.is_file():
+        raise InputError(f"expected the map scores of a run in {path}, found no such file")
+    table = pd.read_csv(path)
+    table = table[table["subset"] == "test"]
+    return table.groupby("row", sort=False)[list(MEASURES)].mean()
 
 
 def _interval(
