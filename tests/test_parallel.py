@@ -61,6 +61,7 @@ def main():
             time.sleep(1)
             print(out, "ends", file=log)
     if Path("slow").exists():
+        Path("begun").touch()
         time.sleep(120)
     target = Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -161,27 +162,49 @@ def test_a_gpu_is_for_one_stage_at_a_time(
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_nothing_running(small: Path) -> None:
-    (small / "slow").touch()
-    command = [Path(sys.executable).with_name("flowsight"), "repro", "--jobs", "2"]
-    process = subprocess.Popen(
-        command,
-        cwd=small,
-        stderr=subprocess.PIPE,
-        process_group=0,
-        # a shell that runs the tests in the background has it ignored, and children inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    log = small / "build/logs/sample.log"
-    end = time.monotonic() + 120
-    while not (log.exists() and "at work" in log.read_text()):
-        assert time.monotonic() < end, "did not start"
-        time.sleep(0.1)
-    family = psutil.Process(process.pid).children(recursive=True)
-    assert family
-    os.killpg(process.pid, signal.SIGINT)
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_ctrl_c_leaves_nothing_running(small: Path, jobs: str) -> None:
+    process, family = at_work(small, jobs)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, said = process.communicate(timeout=60)
     assert process.returncode not in (0, None)
     assert b"Traceback" not in said, said.decode()
     _, alive = psutil.wait_procs(family, timeout=20)
     assert not alive
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_command_alone_ends_its_stages(
+    small: Path, jobs: str, number: signal.Signals
+) -> None:
+    process, family = at_work(small, jobs)
+    os.kill(process.pid, number)  # as a supervisor does
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, said.decode()
+    assert b"Traceback" not in said, said.decode()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive
+
+
+def at_work(root: Path, jobs: str) -> tuple[subprocess.Popen[bytes], list[psutil.Process]]:
+    """`flowsight repro` in a group of its own, once a stage has begun, and all it has started."""
+    (root / "slow").touch()
+    command = [Path(sys.executable).with_name("flowsight"), "repro", "--jobs", jobs]
+    process = subprocess.Popen(
+        command,
+        cwd=root,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        process_group=0,
+        # a shell that runs the tests in the background has it ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    end = time.monotonic() + 120
+    while not (root / "begun").exists():
+        assert time.monotonic() < end, "did not start"
+        time.sleep(0.1)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert any("work.py" in " ".join(member.cmdline()) for member in family)
+    return process, family

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -22,9 +23,8 @@ from flowsight import gpus, pipeline
 from flowsight.gpus import Lent
 
 _POLL_SEC = 0.1
-
-
 _SAY_SEC = 30.0
+_STOP_SEC = 10.0
 _OF_DVC = (">", "Running stage", "Updating lock", "To track", "To enable", "\t", "Use `dvc push`")
 """How lines begin that DVC prints around a stage's own."""
 
@@ -142,10 +142,26 @@ def run(
             time.sleep(_POLL_SEC)
     finally:
         for job in active:  # Ctrl-C
-            job.process.terminate()
-            job.process.wait()
+            stop(job.process)
             job.held.close()
     return failed
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a command and all it started; DVC, ended alone, leaves its stage at work."""
+    import psutil
+
+    try:
+        parent = psutil.Process(process.pid)
+        family = [*parent.children(recursive=True), parent]
+    except psutil.NoSuchProcess:
+        family = []
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.send_signal(number)
+        _, family = psutil.wait_procs(family, timeout=_STOP_SEC)
+    process.wait()
 
 
 def _tell_progress(job: Job) -> None:

@@ -6,13 +6,16 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import IO
 
 from flowsight import composing, config, gpus, parallel, pipeline, warm
@@ -64,18 +67,32 @@ def repro(
     check_input(params, stages, root)
     repair_lock(root)
     print(f"flowsight: {composing.describe(params)}", file=sys.stderr)
-    if jobs > 1:
-        _repro_parallel(targets, stages, force, jobs, root)
-    else:
-        command = ["dvc", "repro", *(["--force"] if force else []), *targets]
-        code, failure = _run(command, root)
-        if code:
-            restore(root)
-            raise _as_error(code, failure)
+    with _termination_raises():
+        if jobs > 1:
+            _repro_parallel(targets, stages, force, jobs, root)
+        else:
+            _repro_serial(targets, force, root)
     keep_lock(root)
     page = root / "results" / "report" / "index.html"
     where = page if page.is_file() else root / "results"
     print(f"done: open {where} (numbers: `dvc metrics show`)")
+
+
+@contextmanager
+def _termination_raises() -> Iterator[None]:
+    """Let a supervisor's SIGTERM end the stages too, as Ctrl-C does; it is sent to us alone."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def check_input(params: Params, stages: dict[str, pipeline.Stage], root: Path) -> None:
@@ -145,13 +162,22 @@ def _is_lock(path: Path) -> bool:
     return isinstance(content, dict) and "stages" in content
 
 
-def _run(command: list[str], root: Path) -> tuple[int, dict[str, str] | None]:
+def _repro_serial(targets: Sequence[str], force: bool, root: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         note = Path(folder) / "failure.json"
         variables = {**_run_environment(), "FLOWSIGHT_FAILURE": str(note)}
         # `env` looks the command up on the new PATH
-        code = subprocess.run(["env", *command], cwd=root, env=variables, check=False).returncode
-        return code, json.loads(note.read_text()) if note.exists() else None
+        command = ["env", "dvc", "repro", *(["--force"] if force else []), *targets]
+        process = subprocess.Popen(command, cwd=root, env=variables)
+        try:
+            code = process.wait()
+        except BaseException:
+            parallel.stop(process)
+            raise
+        failure = json.loads(note.read_text()) if note.exists() else None
+    if code:
+        restore(root)
+        raise _as_error(code, failure)
 
 
 def _repro_parallel(
