@@ -10,10 +10,12 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from flowsight import pipeline, scene_counts
@@ -51,13 +53,18 @@ def clone(target: Path) -> Path:
 
 
 def flowsight(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return command("flowsight", root, *arguments)
+
+
+def command(name: str, root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """One of the environment's programs, run in a folder."""
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "FLOWSIGHT_TRACKING": "off",
     }
     return subprocess.run(
-        [Path(sys.executable).parent / "flowsight", *arguments],
+        [Path(sys.executable).parent / name, *arguments],
         cwd=root,
         env=environment,
         capture_output=True,
@@ -122,6 +129,56 @@ def test_metrics_are_where_dvc_shows_them(finished: tuple[Path, set[str]]) -> No
         path = f"results/{system}/metrics.json"
         assert found[path] == json.loads((root / path).read_text())
         assert 0 <= found[path][f"{name}/top1"] <= 1
+
+
+def test_a_matrix_is_queued_and_runs(finished: tuple[Path, set[str]]) -> None:
+    """`dvc exp run --queue` over studies and seeds; of a second matrix also the runs."""
+    root, _ = finished
+    for line in ("config user.name matrix", "config user.email m@localhost", "add -A"):
+        subprocess.run(["git", *line.split()], cwd=root, check=True)
+    subprocess.run(["git", "commit", "-qm", "smoke"], cwd=root, check=True)
+    try:
+        common = set_by("recipe=smoke", "systems=[two_stream]", *FEW)
+        queue(root, *common, *set_by("study=none,controls", "seed=1,2"))
+        queued = experiments(root, "params")
+        found = sorted(("spatial_shuffled" in one["rows"], one["seed"]) for one in queued)
+        assert found == [(False, 1), (False, 2), (True, 1), (True, 2)]
+        command("dvc", root, "queue", "remove", "--all")
+        queue(root, *common, *set_by("evaluate.bootstrap_samples=0,50"))
+        done = command("dvc", root, "exp", "run", "--run-all", "--jobs", "2")
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        metrics = [one["results/two_stream/metrics.json"] for one in experiments(root, "metrics")]
+        assert sorted("attention/fused/top1_low" in one for one in metrics) == [False, True]
+        assert len({one["attention/fused/top1"] for one in metrics}) == 1
+    finally:
+        stop_queue(root)
+
+
+def set_by(*overrides: str) -> list[str]:
+    return [part for override in overrides for part in ("-S", override)]
+
+
+def queue(root: Path, *arguments: str) -> None:
+    done = command("dvc", root, "exp", "run", "--queue", *arguments)
+    assert done.returncode == 0, done.stderr
+
+
+def experiments(root: Path, what: str) -> list[dict[str, Any]]:
+    """Parameters or metrics of the experiments there are, queued or done."""
+    shown = command("dvc", root, "exp", "show", "--json")
+    assert shown.returncode == 0, shown.stderr
+    _, commit = json.loads(shown.stdout)  # the workspace, and the commit with its experiments
+    each = [one["revs"][0]["data"][what] for one in commit["experiments"] or []]
+    data = [{path: file["data"] for path, file in one.items()} for one in each]
+    return [one["params.yaml"] for one in data] if what == "params" else data
+
+
+def stop_queue(root: Path) -> None:
+    """End the workers, which otherwise wait some seconds for more."""
+    command("dvc", root, "queue", "stop", "--kill")
+    for process in psutil.process_iter(["cwd"]):
+        if process.info["cwd"] and Path(process.info["cwd"]).is_relative_to(root):
+            process.kill()
 
 
 @pytest.mark.parametrize(
