@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -160,6 +161,19 @@ def test_map_scores_are_means_over_splits_and_runs(tmp_path: Path, runs: several
     }
     done = CliRunner().invoke(app, ["summarize", *(f"{n}={f}" for n, f in folders.items())])
     assert done.output.rstrip().endswith("| a | 75.0 | 37.5 | 18.8 | 12.5 | 100.0 | 50.0 |")
+
+
+def test_figure_has_the_same_bytes_again(tmp_path: Path, runs: several_runs.Runs) -> None:
+    folders = [f"{name}={tmp_path / name}" for name in ("1", "2")]
+    for name in ("a.png", "b.png"):
+        done = CliRunner().invoke(app, ["summarize", *folders, "--plot", str(tmp_path / name)])
+        assert done.exit_code == 0, done.output
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    one = CliRunner().invoke(app, ["summarize", folders[0], "--plot", str(tmp_path / "c.png")])
+    assert one.exit_code == 0, one.output
+    wide, other = (cv2.imread(str(tmp_path / name)) for name in ("a.png", "c.png"))
+    assert wide.shape == other.shape
+    assert (wide != other).any()
 
 
 def test_command_prints_markdown(tmp_path: Path, runs: several_runs.Runs) -> None:

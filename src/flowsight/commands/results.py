@@ -23,11 +23,12 @@ def summarize(
     ] = None,
     draws: Annotated[int, typer.Option(min=1, help="Of clips, for the 95 % intervals.")] = 2000,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 1,
+    plot: Annotated[Path | None, typer.Option(help="PNG of accuracies and differences.")] = None,
 ) -> None:
     """Accuracies, paired differences and map scores over runs of the same clips (seeds), as
     Markdown, in %.
     """
-    from flowsight.evaluation import several_runs
+    from flowsight.evaluation import several_figures, several_runs
     from flowsight.metrics.bootstrap import Resampling
 
     folders = {name: Path(folder) for name, folder in (_halves(run, "=") for run in runs)}
@@ -36,11 +37,15 @@ def summarize(
     found = several_runs.read(folders)
     resampling = Resampling(num_samples=draws, confidence=0.95, seed=seed)
     pairs = several_runs.pairs(found, [_halves(pair, ":") for pair in compare or []])
-    typer.echo(several_runs.markdown(several_runs.accuracies(found, resampling)))
-    typer.echo(several_runs.markdown(several_runs.differences(found, pairs, resampling)))
+    accuracies = several_runs.accuracies(found, resampling)
+    differences = several_runs.differences(found, pairs, resampling)
+    typer.echo(several_runs.markdown(accuracies))
+    typer.echo(several_runs.markdown(differences))
     maps = several_runs.localizations(folders)
     if maps is not None:
         typer.echo(several_runs.markdown(maps))
+    if plot is not None:
+        several_figures.runs_figure(accuracies, differences, found.names, plot)
 
 
 def _halves(text: str, mark: str) -> tuple[str, str]:
