@@ -30,10 +30,10 @@ test-slow: setup
 	@pytest -m "slow and not services and not workers" -n 2 --dist loadfile
 
 test-workers: setup  ## stages on several workers, and a whole cluster with faults (PostgreSQL, Redis)
-	@pytest -m workers -n 2 --dist loadfile tests/cluster_services tests/cluster
+	@pytest -m "workers and not services" -n 2 --dist loadfile tests/cluster_services tests/cluster
 
 # not in `make test`, for their minutes: a registry's life on MLflow servers, the served model over HTTP,
-# a finished run of the sample, the DAGs in a browser. Each part of them has a faster test there.
+# a finished run of the sample, the DAGs in a browser, a cluster's second run over S3. Each part of them has a faster test there.
 test-services: setup  ## whole servers of MLflow and Airflow, driven by a browser (Chromium)
 	@pytest -m services
 

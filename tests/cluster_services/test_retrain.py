@@ -6,8 +6,8 @@ one is killed in the middle of a training, the scheduler dies, MLflow is away fo
 run is triggered a second time. It must end green, with the bytes of `dvc repro` on one machine, and
 no stage that was published may have been computed again.
 
-A second run has the same settings, nothing goes wrong in it, and an S3 server holds what the
-workers share. It must end with the same bytes.
+A second run (`make test-services`) has the same settings, nothing goes wrong in it, and an S3
+server holds what the workers share. It must end with the same bytes.
 """
 
 from __future__ import annotations
@@ -254,7 +254,8 @@ def test_a_person_sees_the_run(cluster: Cluster, story: dict[str, Any], chromium
     assert all(group in nodes for group in ("data", "two_stream", "report")), nodes
 
 
-# the calm run -------------------------------------------------------------------------------------
+# the calm run, for its minutes in `make test-services` only ---------------------------------------
+# (`tests/cluster/test_s3.py` has a smaller pipeline over the same S3 server)
 
 
 @pytest.fixture(scope="module")
@@ -276,6 +277,7 @@ def calm(cluster: Cluster, story: dict[str, Any]) -> str:
     return CALM
 
 
+@pytest.mark.services
 def test_the_same_settings_give_the_same_bytes(cluster: Cluster, calm: str) -> None:
     locks = [git("show", f"runs/{run}:dvc.lock", at=cluster.repo) for run in (RUN, calm)]
     assert locks[0] == locks[1]
@@ -285,6 +287,7 @@ def test_the_same_settings_give_the_same_bytes(cluster: Cluster, calm: str) -> N
     assert fetched == hashes(checkout(cluster) / "results")
 
 
+@pytest.mark.services
 def test_a_model_that_is_known_is_not_registered_again(cluster: Cluster, calm: str) -> None:
     path = "model-versions/search?filter=name%3D%27two_stream%27"
     found = cluster.ask_mlflow(path)["model_versions"]
