@@ -92,9 +92,9 @@ def accuracy_figure(metrics: Mapping[str, float], fusions: Sequence[str], path: 
             key = f"{fusion}/{stream}/top1"
             value = 100 * metrics[key]
             low, high = (100 * metrics.get(f"{key}_{end}", metrics[key]) for end in ("low", "high"))
-            ax.plot([low, high], [place, place], color=colour, lw=4, alpha=0.3)
-            ax.plot([value], [place], "o", color=colour, ms=8)
-            ax.text(101, place, f"{value:.1f} %", va="center", fontsize=9, color=_INK)
+            ax.plot([low, high], [place, place], color=colour, lw=4, alpha=0.3, clip_on=False)
+            ax.plot([value], [place], "o", color=colour, ms=8, clip_on=False)
+            ax.text(103, place, f"{value:.1f} %", va="center", fontsize=9, color=_INK)
             ticks.append(place)
             names.append(f"{fusion} · {stream}")
             place += 1
