@@ -169,7 +169,8 @@ def experiments(root: Path, what: str) -> list[dict[str, Any]]:
     assert shown.returncode == 0, shown.stderr
     _, commit = json.loads(shown.stdout)  # the workspace, and the commit with its experiments
     each = [one["revs"][0]["data"][what] for one in commit["experiments"] or []]
-    data = [{path: file["data"] for path, file in one.items()} for one in each]
+    # of a system that took no part there is an error instead
+    data = [{path: f["data"] for path, f in one.items() if "data" in f} for one in each]
     return [one["params.yaml"] for one in data] if what == "params" else data
 
 
