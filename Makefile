@@ -32,8 +32,9 @@ test-slow: setup
 test-workers: setup  ## stages on several workers, and a whole cluster with faults (PostgreSQL, Redis)
 	@pytest -m "workers and not services" -n 2 --dist loadfile tests/cluster_services tests/cluster
 
-# not in `make test`, for their minutes: a registry's life on MLflow servers, the served model over HTTP,
-# a finished run of the sample, the DAGs in a browser, a cluster's second run over S3. Each part of them has a faster test there.
+# not in `make test`, for their minutes: a registry's life on MLflow servers, the served model over
+# HTTP, a finished run of the sample, the DAGs in a browser, a cluster's second run over S3. Each part
+# of them has a faster test there.
 test-services: setup  ## whole servers of MLflow and Airflow, driven by a browser (Chromium)
 	@pytest -m services
 

@@ -131,8 +131,8 @@ def test_a_bad_override_leaves_the_old_parameters(tmp_path: Path, override: str)
     [
         ("controls", 8, ["constant", "shuffled", "to_spatial", "to_temporal"]),
         ("baselines", 8, ["baseline", "tsn"]),
-        ("map_values", 8, ["map_05", "map_10"]),
-        ("stack_lengths", 6, ["m5", "m10"]),
+        ("map_values", 12, ["map_05", "map_10", "attention_05", "attention_10"]),
+        ("stack_lengths", 10, ["m5", "m10", "attention_m5", "attention_m10"]),
         ("schedules", 6, ["turns"]),
         ("layers", 16, ["block1", "block2", "blocks"]),
         ("key_frames", 8, ["key_frames"]),

@@ -83,6 +83,7 @@ def _termination_raises() -> Iterator[None]:
     """Let a supervisor's SIGTERM end the stages too, as Ctrl-C does; it is sent to us alone."""
 
     def leave(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # stopping must not be interrupted
         raise SystemExit(128 + number)
 
     if threading.current_thread() is not threading.main_thread():
@@ -171,9 +172,9 @@ def _repro_serial(targets: Sequence[str], force: bool, root: Path) -> None:
         process = subprocess.Popen(command, cwd=root, env=variables)
         try:
             code = process.wait()
-        except BaseException:
-            parallel.stop(process)
-            raise
+        finally:
+            if process.returncode is None:  # Ctrl-C
+                parallel.stop(process)
         failure = json.loads(note.read_text()) if note.exists() else None
     if code:
         restore(root)

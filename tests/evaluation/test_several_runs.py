@@ -128,9 +128,8 @@ def write_maps(folder: Path, scores: dict[tuple[str, str], float]) -> None:
     for (row, split), value in scores.items():
         for subset, share in (("train", 0.0), ("test", value)):
             lines.append((row, split, subset, 2, 9, share, share / 2, share / 4, 0.125))
-    pd.DataFrame(lines, columns=localization.COLUMNS).to_csv(
-        folder / "localization.csv", index=False
-    )
+    table = pd.DataFrame(lines, columns=localization.COLUMNS).assign(masks=localization.DRAWN)
+    table.to_csv(folder / "localization.csv", index=False)
 
 
 def test_map_scores_are_means_over_splits_and_runs(tmp_path: Path, runs: several_runs.Runs) -> None:
@@ -152,6 +151,7 @@ def test_map_scores_are_means_over_splits_and_runs(tmp_path: Path, runs: several
     assert list(table["row"]) == ["b", "a"]
     first = table.set_index("row").loc["b"]
     assert first.to_dict() == {
+        "masks": "true",
         "pointing_game": 0.25,
         "energy_in_mask": 0.125,
         "iou": 0.0625,
@@ -160,7 +160,7 @@ def test_map_scores_are_means_over_splits_and_runs(tmp_path: Path, runs: several
         "two": 0.125,
     }
     done = CliRunner().invoke(app, ["summarize", *(f"{n}={f}" for n, f in folders.items())])
-    assert done.output.rstrip().endswith("| a | 75.0 | 37.5 | 18.8 | 12.5 | 100.0 | 50.0 |")
+    assert done.output.rstrip().endswith("| a | true | 75.0 | 37.5 | 18.8 | 12.5 | 100.0 | 50.0 |")
 
 
 def test_figure_has_the_same_bytes_again(tmp_path: Path, runs: several_runs.Runs) -> None:

@@ -20,6 +20,7 @@ from flowsight.metrics.bootstrap import Hits, Resampling
 
 _KEY = ["method", "split_id", "clip_id"]
 _MAPS = "localization.csv"
+_OF_MAPS = {"masks": "first", **dict.fromkeys(MEASURES, "mean")}
 _NUMBERS = ("mean", "low", "high", "std_splits", "std_runs", "baseline", "difference")
 
 
@@ -134,9 +135,9 @@ def localizations(folders: Mapping[str, Path]) -> pd.DataFrame | None:
         folders: as for `read`.
 
     Returns:
-        Columns row (a row that makes maps, or a control row that sees them), pointing_game,
-        energy_in_mask, iou, chance (means over splits and runs), and one a run, its pointing game.
-        Shares in [0, 1]. None where no run has scored maps.
+        Columns row (a row that makes maps, or a control row that sees them), masks (who says where
+        the actor is), pointing_game, energy_in_mask, iou, chance (means over splits and runs), and
+        one a run, its pointing game. Shares in [0, 1]. None where no run has scored maps.
 
     Raises:
         InputError: some runs have scored maps, others have not, or those of other rows.
@@ -153,7 +154,7 @@ def localizations(folders: Mapping[str, Path]) -> pd.DataFrame | None:
                 f"expected maps of the same rows in every run, got {differ} in some of them; look "
                 f"at {paths[name]}"
             )
-    joined = pd.concat(means).groupby(level=1, sort=False).mean()
+    joined = pd.concat(means).groupby(level=1, sort=False).agg(_OF_MAPS)
     of_runs = {name: table["pointing_game"] for name, table in means.items()}
     return joined.assign(**of_runs).rename_axis("row").reset_index()
 
@@ -162,9 +163,9 @@ def _map_scores(path: Path) -> pd.DataFrame:
     """Measures of the test clips by row, means over splits."""
     if not path.is_file():
         raise InputError(f"expected the map scores of a run in {path}, found no such file")
-    table = pd.read_csv(path)
+    table = pd.read_csv(path, dtype={"masks": str})  # "true" is a word here
     table = table[table["subset"] == "test"]
-    return table.groupby("row", sort=False)[list(MEASURES)].mean()
+    return table.groupby("row", sort=False).agg(_OF_MAPS)
 
 
 def _interval(
