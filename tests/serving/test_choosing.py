@@ -28,7 +28,7 @@ def test_a_study_does_not_change_what_is_served(tmp_path: Path, study: str) -> N
     params = composed(tmp_path, f"study={study}")
     name, fusion = choosing.served_fusion(params, "two_stream")
     assert (name, fusion.spatial) == ("attention", "spatial_attended")
-    # the first slimmed row, and the one that a median background helps; a study's come behind
+    # the first of each kind, also of slimmed rows and of those with a median; a study's come behind
     assert (saliency.served_row(params), background.served_row(params)) == (
         *("fcn_f", "recurrent_median"),
     )

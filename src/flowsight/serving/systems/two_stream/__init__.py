@@ -42,7 +42,7 @@ def data(params: Params) -> Data:
 
 
 def describe(params: Params, split: str, source: Source) -> Described:
-    """The last fusion of rows that use each other's maps, see `choosing.served_fusion`."""
+    """The first fusion of rows that use each other's maps, see `choosing.served_fusion`."""
     name, fusion = choosing.served_fusion(params, NAME)
     checkpoints = choosing.checkpoints(params, fusion, split)
     weight = choosing.weight(source, NAME, name, split, params)

@@ -13,7 +13,7 @@ STREAMS = ("spatial", "temporal")
 
 
 def served_fusion(params: Params, system: str) -> tuple[str, FusionParams]:
-    """The fusion that is served: the system's last one whose rows use the other stream's maps.
+    """The fusion that is served: the system's first one whose rows use the other stream's maps.
 
     Passed over are controls, rows that see other maps than phase 1's (`explains`), and rows that
     were trained in turns, which have no phase 1. `serve.two_stream` names another of them.
@@ -34,7 +34,7 @@ def served_fusion(params: Params, system: str) -> tuple[str, FusionParams]:
     if params.serve.two_stream is not None:
         name = chosen_row(params.serve.two_stream, dict(found), system)
         return name, dict(found)[name]
-    return found[-1]
+    return found[0]  # a study's stand behind
 
 
 def _is_attended(row: RowParams, params: Params) -> bool:
