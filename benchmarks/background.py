@@ -29,7 +29,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from flowsight.models import background
+from flowsight.systems.background import network as background
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS, LOOPS, MOG2 = "ours", "loops over cells", "OpenCV MOG2"

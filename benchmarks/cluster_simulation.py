@@ -2,7 +2,7 @@
 
     python benchmarks/cluster_simulation.py [--shards 256] [--plot docs/images/cluster-makespan.png]
 
-The graph is the real one: `conf/` is composed for 13,320 clips and `flowsight.pipeline` reads it
+The graph is the real one: `conf/` is composed for 13,320 clips and `pipeline.dvc_yaml` reads it
 (how long that takes is measured and printed). Durations are seconds of real runs, scaled per clip;
 `ASSUMPTIONS` says how, `COSTS` holds every number. Workers take one stage at a time.
 
@@ -23,8 +23,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from flowsight import pipeline
-from flowsight.pipeline import Stage
+from flowsight.pipeline import dvc_yaml
+from flowsight.pipeline.dvc_yaml import Stage
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
@@ -117,7 +117,7 @@ def assumptions() -> str:
 
 def read_graph(folder: Path, num_shards: int) -> tuple[dict[str, Stage], dict[str, float]]:
     """Compose the paper's scale in a folder, read it as the DAGs do, and time the reading."""
-    from flowsight import composing
+    from flowsight.pipeline import composing
 
     shutil.copy(ROOT / "dvc.yaml", folder)
     shutil.copytree(ROOT / "conf", folder / "conf")
@@ -125,9 +125,9 @@ def read_graph(folder: Path, num_shards: int) -> tuple[dict[str, Stage], dict[st
     wanted = ["dataset=ucf101", "recipe=paper", f"shards=[{shards}]", "splits.ids=['1','2','3']"]
     composing.compose(wanted, root=folder)
     start = time.process_time()  # other work on the machine does not count
-    stages = pipeline.load(folder)
+    stages = dvc_yaml.load(folder)
     read = time.process_time()
-    edges = pipeline.upstream(stages)
+    edges = dvc_yaml.upstream(stages)
     end = time.process_time()
     return stages, {
         "stages": len(stages),
@@ -251,7 +251,7 @@ def simulate_all(
     """Makespans over the grid of workers, for both kinds of waiting."""
     duration = {name: seconds(stage, num_shards, gpu_factor) for name, stage in stages.items()}
     queue = {name: str(stage.meta.get("queue", "cpu")) for name, stage in stages.items()}
-    as_dvc = pipeline.upstream(stages)
+    as_dvc = dvc_yaml.upstream(stages)
     found: dict[str, object] = {"work_sec": round(sum(duration.values()))}
     for kind, edges in (("stage", as_dvc), ("group", with_barriers(stages, as_dvc))):
         rest = longest_ways(duration, edges)

@@ -28,7 +28,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from flowsight import files, flow_packing
+from flowsight import files
+from flowsight.datasets.clips import flow
 from flowsight.flow import api, tvl1_cpu
 from flowsight.flow.tvl1_numbers import PRESETS
 from flowsight.video import pack
@@ -97,7 +98,7 @@ def make_shard(clips: list[Path], folder: Path) -> Path:
 
 def run(source: Path, out: Path, **change: Any) -> None:
     """The stage."""
-    flow_packing.pack_flow(source, out, **(SETTINGS | change))
+    flow.pack_flow(source, out, **(SETTINGS | change))
 
 
 def cpu_seconds() -> float:

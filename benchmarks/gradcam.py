@@ -32,13 +32,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowsight import config, networks, seeding
-from flowsight.attention import extraction, gradcam, localization
-from flowsight.attention.extraction import Stream
-from flowsight.attention.key_frames import EVERY_FRAME, KeyFrames, between, read_fields
-from flowsight.config import Params
-from flowsight.datasets.clips import Clip, full_frames, load_clips
-from flowsight.evaluation.localization import measure, read_masks, read_truth_index
+from flowsight.batches.clips import Clip, full_frames, load_clips
+from flowsight.classifiers import networks
+from flowsight.classifiers.localization import measure, read_masks, read_truth_index
+from flowsight.metrics import localization
+from flowsight.nn import gradcam, seeding
+from flowsight.params import config
+from flowsight.params.config import Params
+from flowsight.systems.two_stream.maps import extraction
+from flowsight.systems.two_stream.maps.extraction import Stream
+from flowsight.systems.two_stream.maps.key_frames import (
+    EVERY_FRAME,
+    KeyFrames,
+    between,
+    read_fields,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 Maps = np.ndarray
@@ -111,7 +119,7 @@ def device_name(device: torch.device) -> str:
 
 def gradcam_layer(backbone: str) -> str:
     """The last block of a backbone."""
-    from flowsight.models.blocks import LAST_BLOCKS
+    from flowsight.nn.blocks import LAST_BLOCKS
 
     return LAST_BLOCKS[backbone][-1]
 

@@ -48,11 +48,11 @@ def measure(work: Path, recipe: str) -> dict[str, object]:
     clone(work)
     flowsight("compose", f"recipe={recipe}", cwd=work)
     sys.path.insert(0, str(ROOT / "src"))
-    from flowsight import pipeline
+    from flowsight.pipeline import dvc_yaml
 
     stages = {}
     start = time.perf_counter()
-    for name in in_order(pipeline.upstream(pipeline.load(work))):
+    for name in in_order(dvc_yaml.upstream(dvc_yaml.load(work))):
         stages[name] = timed(["dvc", "repro", "--quiet", "--single-item", name], work)
         print(f"{name}: {stages[name]['sec']:.1f} s", file=sys.stderr)
     stage_by_stage = time.perf_counter() - start

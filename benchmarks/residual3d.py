@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.video import r3d_18
 
-from flowsight.models import residual3d
+from flowsight.systems.residual3d import network as residual3d
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_CLASSES = 101

@@ -31,12 +31,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowsight import composing, config, published, saliency_networks, saliency_training
-from flowsight.datasets import pair_batches
-from flowsight.datasets.image_pairs import load_pairs
-from flowsight.image_rows import ImageRowParams, ImagesParams, SlimParams
-from flowsight.models import cost, plan_search, slimming
-from flowsight.models.saliency.losses import image_loss
+from flowsight.datasets.images.pairs import load_pairs
+from flowsight.evaluation import published
+from flowsight.nn import cost, plan_search, slimming
+from flowsight.params import config
+from flowsight.pipeline import composing
+from flowsight.systems.saliency import batches as pair_batches
+from flowsight.systems.saliency import networks as saliency_networks
+from flowsight.systems.saliency import training
+from flowsight.systems.saliency.network.losses import image_loss
+from flowsight.systems.saliency.params import ImageRowParams, ImagesParams, SlimParams
 
 ROOT = Path(__file__).resolve().parents[1]
 JSON = ROOT / "build/benchmarks/saliency.json"
@@ -224,7 +228,7 @@ def find_plan(
     pairs = load_pairs(ROOT / "data/raw" / name, ROOT / "data/pairs" / name, split)
     train = [pair for pair in pairs if pair.subset == "train"]
     scored_row = _scored(own, images)
-    batches = list(saliency_training.scoring_batches(train, scored_row, params.seed, device()))
+    batches = list(training.scoring_batches(train, scored_row, params.seed, device()))
     x = batches[0][0][:1]
     layers = [n for n, p in network.named_modules() if type(p) is nn.Conv2d and "score" not in n]
 

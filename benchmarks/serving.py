@@ -26,8 +26,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from flowsight import contract
 from flowsight.flow import api
-from flowsight.serving import memory, systems
+from flowsight.serving import memory
 from flowsight.serving.bundle import Bundle, load_bundle, write_bundle
 from flowsight.serving.memory import Needs
 from flowsight.serving.prediction import predict_clip, predict_video, predict_videos
@@ -43,7 +44,7 @@ SHARED = Path(os.environ.get("FLOWSIGHT_SHARED", ROOT.parent / "shared")) / "dat
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--system", default=systems.DEFAULT, choices=systems.names())
+    parser.add_argument("--system", default=contract.DEFAULT, choices=contract.names())
     parser.add_argument("--model", type=Path, help="a bundle; default: the working tree's")
     parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)

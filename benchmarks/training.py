@@ -1,8 +1,8 @@
 """Images a second of the training loop, beside the same network fed from memory.
 
-`training.fit` trains on packs of real clips ($FLOWSIGHT_SHARED/data, default ../shared/data; where
-there are none, of the generated sample). Epochs take turns: one reads its clips, the next gets the
-same batches ready from memory, through the same loop; after each pair a plain loop in torch
+`training.loop.fit` trains on packs of real clips ($FLOWSIGHT_SHARED/data, default ../shared/data;
+where there are none, of the generated sample). Epochs take turns: one reads its clips, the next gets
+the same batches ready from memory, through the same loop; after each pair a plain loop in torch
 (forward, backward, step, and nothing else) has its turn. Numbers are medians over the pairs. The
 loss is that of the steps on clips just read; on a GPU the first epoch's peak of memory is given,
 before the plain loop's network lies there too.
@@ -40,10 +40,12 @@ from torch import Tensor
 from training_data import ROOT, Data
 from training_turns import Turns, plain_loop, recorded_losses
 
-from flowsight import config, networks, training
-from flowsight.datasets import clips
-from flowsight.models.backbone import TARGET_LAYERS
-from flowsight.rows import RowParams
+from flowsight.batches import clips
+from flowsight.classifiers import networks
+from flowsight.classifiers.params import RowParams
+from flowsight.nn.backbone import TARGET_LAYERS
+from flowsight.params import config
+from flowsight.training import loop
 
 STACK_LENGTH = 5
 CASES = {
@@ -173,10 +175,10 @@ def measure(name: str, data: Data, args: argparse.Namespace) -> dict[str, Any]:
         return turns[0]
 
     with (
-        mock.patch.object(training, "loader", in_turns),
+        mock.patch.object(loop, "loader", in_turns),
         recorded_losses(lambda: turns[0].reads) as losses,
     ):
-        training.fit(
+        loop.fit(
             row=row,
             row_name=name,
             params=dataclasses.replace(config.load(ROOT / "params.yaml"), threads=args.threads),

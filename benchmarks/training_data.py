@@ -18,8 +18,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from flowsight import config, flow_packing, packing
-from flowsight.datasets import sample
+from flowsight.datasets.clips import flow as flow_packing
+from flowsight.datasets.clips import frames as packing
+from flowsight.params import config
+from flowsight.samples import rendering
 from flowsight.video import pack, workers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -123,7 +125,7 @@ def find_videos(folder: Path, count: int, classes: int | None) -> tuple[str, lis
     found, source = sorted((SHARED / "ucf101/videos").glob("*/*.avi")), "ucf101"
     if not found:
         settings = dataclasses.asdict(config.load(ROOT / "params.yaml").sample)
-        sample.render(*(folder / name for name in ("sample", "scenes", "images")), **settings)
+        rendering.render(*(folder / name for name in ("sample", "scenes", "images")), **settings)
         found, source = sorted((folder / "sample").rglob("*.avi")), "sample"
     names = [video.parent.name for video in found]
     largest = sorted(set(names), key=lambda name: (-names.count(name), name))[:classes]

@@ -12,8 +12,8 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from flowsight import networks
-from flowsight.tasks.classification import Classification
+from flowsight.classifiers import networks
+from flowsight.classifiers.task import Classification
 
 KEPT = 8
 """Batches that memory epochs take in turn. Were all kept, a GPU's loader would pin new memory for

@@ -16,7 +16,7 @@ from flowsight_dags.assets import RAW_DATA, RESULTS
 from flowsight_dags.notify import Notify
 from flowsight_dags.tasks import LIGHT, command, mapped_command
 
-from flowsight import nodes
+from flowsight.pipeline import nodes
 
 NODES = nodes.load(config.ROOT)
 OWN_TASKS = ("settings", "prepare", "plan", "gather", "registrations", "register", "publish")

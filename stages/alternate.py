@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from flowsight import alternate_job, errors
+from flowsight import errors
+from flowsight.systems.two_stream import alternate
 
 
 def main() -> None:
@@ -17,7 +18,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path, required=True, help="folder of checkpoints")
     parser.add_argument("--attention", type=Path, required=True, help="folder of attention maps")
     parser.add_argument("--history", type=Path, required=True, help="folder of histories")
-    alternate_job.alternate(**vars(parser.parse_args()))
+    alternate.alternate(**vars(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from flowsight import config, errors
+from flowsight import errors
+from flowsight.params import config
 
 
 def main() -> None:
@@ -17,7 +18,7 @@ def main() -> None:
     parser.add_argument("--network", type=Path, required=True, help="folder: attention network")
     args = parser.parse_args()
     params = config.load()
-    from flowsight.attention import extraction  # torch, after the arguments are known to be right
+    from flowsight.systems.two_stream.maps import extraction
 
     extraction.extract(
         name=args.row,

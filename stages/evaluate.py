@@ -4,7 +4,9 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from flowsight import config, errors, evaluation
+from flowsight import errors
+from flowsight.params import config
+from flowsight.systems.two_stream import evaluate
 
 
 def main() -> None:
@@ -12,12 +14,12 @@ def main() -> None:
     parser.add_argument("system")
     parser.add_argument("--out", type=Path, required=True)
     args, rest = parser.parse_known_args()
-    kind = evaluation.folders_of(args.system)
+    kind = evaluate.folders_of(args.system)
     reads = argparse.ArgumentParser(prog=f"evaluate.py {args.system}", description=__doc__)
     for folder in fields(kind):
         reads.add_argument(f"--{folder.name}", type=Path, required=True)
     folders = kind(**vars(reads.parse_args(rest)))
-    evaluation.evaluate(args.system, config.load(), folders, args.out)
+    evaluate.evaluate(args.system, config.load(), folders, args.out)
 
 
 if __name__ == "__main__":

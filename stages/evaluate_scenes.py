@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
-from flowsight import config, errors
-from flowsight.evaluation import background
+from flowsight import errors
+from flowsight.params import config
+from flowsight.systems.background import evaluate
 
 
 def main() -> None:
@@ -14,7 +15,7 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, required=True, help="folders <method>")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    background.evaluate(config.load(), args.scenes, args.predictions, args.peers, args.out)
+    evaluate.evaluate(config.load(), args.scenes, args.predictions, args.peers, args.out)
 
 
 if __name__ == "__main__":

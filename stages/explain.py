@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from flowsight import errors, explain_job
+from flowsight import errors
+from flowsight.systems.two_stream import explain
 
 
 def main() -> None:
@@ -16,7 +17,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder of the network")
     parser.add_argument("--out", type=Path, required=True, help="folder for the maps")
     parser.add_argument("--network", type=Path, required=True, help="folder: attention network")
-    explain_job.explain(**vars(parser.parse_args()))
+    explain.explain(**vars(parser.parse_args()))
 
 
 if __name__ == "__main__":

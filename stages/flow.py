@@ -3,7 +3,10 @@
 import argparse
 from pathlib import Path
 
-from flowsight import config, errors, files, flow_packing, pipeline
+from flowsight import errors, files
+from flowsight.datasets.clips import flow
+from flowsight.params import config
+from flowsight.pipeline import dvc_yaml
 
 
 def main() -> None:
@@ -13,8 +16,8 @@ def main() -> None:
     parser.add_argument("--stage", help="name in dvc.yaml (flow@0): a killed run then goes on")
     args = parser.parse_args()
     params = config.load()
-    key = f"{args.stage}/{pipeline.stage_key(args.stage)}" if args.stage else None
-    flow_packing.pack_flow(
+    key = f"{args.stage}/{dvc_yaml.stage_key(args.stage)}" if args.stage else None
+    flow.pack_flow(
         args.shard,
         args.out,
         method=params.flow.method,

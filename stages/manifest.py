@@ -7,8 +7,9 @@ python stages/manifest.py --raw data/raw/X --out data/manifests/X --shards data/
 import argparse
 from pathlib import Path
 
-from flowsight import config, errors
-from flowsight.datasets.manifest import write_manifest
+from flowsight import errors
+from flowsight.datasets.clips.manifest import write_manifest
+from flowsight.params import config
 
 
 def main() -> None:

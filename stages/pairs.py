@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
-from flowsight import config, errors
-from flowsight.datasets import image_pairs
+from flowsight import errors
+from flowsight.datasets.images import pairs
+from flowsight.params import config
 
 
 def main() -> None:
@@ -15,7 +16,7 @@ def main() -> None:
     args = parser.parse_args()
     params = config.load()
     images = params.saliency()
-    image_pairs.write_pairs(
+    pairs.write_pairs(
         args.raw,
         args.out,
         split_ids=images.split_ids,

@@ -3,7 +3,9 @@
 import argparse
 from pathlib import Path
 
-from flowsight import config, errors, peers
+from flowsight import errors
+from flowsight.params import config
+from flowsight.systems.background import peers
 
 
 def main() -> None:

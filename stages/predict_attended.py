@@ -3,7 +3,9 @@
 import argparse
 from pathlib import Path
 
-from flowsight import config, errors, inference
+from flowsight import errors
+from flowsight.classifiers import scores
+from flowsight.params import config
 
 
 def main() -> None:
@@ -17,7 +19,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="parquet file")
     args = parser.parse_args()
     params = config.load()
-    predictions = inference.predict(
+    predictions = scores.predict(
         row=params.row(args.row),
         params=params,
         manifest=args.manifest,
@@ -26,7 +28,7 @@ def main() -> None:
         checkpoint_dir=args.checkpoint,
         maps=args.maps,
     )
-    inference.write(predictions, args.out)
+    scores.write(predictions, args.out)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 import argparse
 from pathlib import Path
 
-from flowsight import config, errors, saliency_inference
+from flowsight import errors
+from flowsight.params import config
+from flowsight.systems.saliency import predict
 
 
 def main() -> None:
@@ -17,7 +19,7 @@ def main() -> None:
     parser.add_argument("--maps", type=Path, required=True, help="pack of the maps, a zip")
     args = vars(parser.parse_args())
     params = config.load()
-    saliency_inference.predict(images=params.saliency(), threads=params.threads, **args)
+    predict.predict(images=params.saliency(), threads=params.threads, **args)
 
 
 if __name__ == "__main__":

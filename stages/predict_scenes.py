@@ -3,8 +3,10 @@
 import argparse
 from pathlib import Path
 
-from flowsight import config, errors, scene_inference
-from flowsight.datasets import background
+from flowsight import errors
+from flowsight.datasets.scenes import videos
+from flowsight.params import config
+from flowsight.systems.background import predict
 
 
 def main() -> None:
@@ -17,9 +19,9 @@ def main() -> None:
     args = parser.parse_args()
     params = config.load()
     scenes = params.scenes_block()
-    scene_inference.predict(
+    predict.predict(
         row=scenes.row(args.row),
-        videos=background.open_videos(args.scenes, scenes.videos),
+        videos=videos.open_videos(args.scenes, scenes.videos),
         trained_on=scenes.trained_on(args.split_id),
         checkpoint_dir=args.checkpoint,
         threads=params.threads,

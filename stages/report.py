@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from flowsight import config, errors, reporting
+from flowsight import errors, reporting
+from flowsight.params import config
 
 
 def parse_args() -> argparse.Namespace:

@@ -10,9 +10,9 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from flowsight import config
-from flowsight.datasets import sample
 from flowsight.errors import guard
+from flowsight.params import config
+from flowsight.samples import rendering
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     params = config.load()
-    sample.render(args.out, args.scenes, args.images, **asdict(params.sample))
+    rendering.render(args.out, args.scenes, args.images, **asdict(params.sample))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from flowsight import config, errors
+from flowsight import errors
+from flowsight.params import config
 
 
 def main() -> None:
@@ -16,7 +17,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the maps")
     args = parser.parse_args()
     params = config.load()
-    from flowsight.attention import spatial_maps  # torch, after the arguments are known to be right
+    from flowsight.systems.residual3d import spatial_maps
 
     spatial_maps.extract(
         name=args.row,

@@ -7,8 +7,9 @@ python stages/splits.py --manifest data/manifests/X --status data/validation/X/c
 import argparse
 from pathlib import Path
 
-from flowsight import config, errors
-from flowsight.datasets.splits import write_splits
+from flowsight import errors
+from flowsight.datasets.clips.splits import write_splits
+from flowsight.params import config
 
 
 def main() -> None:

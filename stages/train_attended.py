@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from flowsight import errors, jobs
+from flowsight import errors
+from flowsight.training import job
 
 
 def main() -> None:
@@ -17,7 +18,7 @@ def main() -> None:
     parser.add_argument("--maps", type=Path, required=True, help="maps of the other stream")
     parser.add_argument("--out", type=Path, required=True, help="folder for model.pt")
     parser.add_argument("--history", type=Path, required=True, help="CSV, a line an epoch")
-    jobs.train(**vars(parser.parse_args()))
+    job.train(**vars(parser.parse_args()))
 
 
 if __name__ == "__main__":

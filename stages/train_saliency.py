@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from flowsight import errors, saliency_jobs
+from flowsight import errors
+from flowsight.systems.saliency import train
 
 
 def main() -> None:
@@ -15,7 +16,7 @@ def main() -> None:
     parser.add_argument("--stage", required=True, help="name in dvc.yaml")
     parser.add_argument("--out", type=Path, required=True, help="folder for model.pt")
     parser.add_argument("--history", type=Path, required=True, help="CSV, a line an epoch")
-    saliency_jobs.train(**vars(parser.parse_args()))
+    train.train(**vars(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 import argparse
 from pathlib import Path
 
-from flowsight import config, errors, validation
+from flowsight import errors
+from flowsight.datasets.clips import validation
+from flowsight.params import config
 
 
 def main() -> None:

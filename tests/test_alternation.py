@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
-from flowsight import alternation, checkpoint, config, resume, schedule, training
-from flowsight.alternation import Partner, parts
-from flowsight.attention import extraction
-from flowsight.config import AlternationParams, Params
+from flowsight.classifiers.params import RowParams
 from flowsight.errors import InputError
-from flowsight.rows import RowParams
+from flowsight.nn import checkpoint
+from flowsight.params import config
+from flowsight.params.config import AlternationParams, Params
+from flowsight.systems.two_stream import alternation
+from flowsight.systems.two_stream.alternation import Partner, parts
+from flowsight.systems.two_stream.maps import extraction
+from flowsight.training import loop, resume, schedule
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -90,7 +93,7 @@ def by_hand(toy: Any, params: Params, out: Path) -> dict[str, bytes]:
 
     def train(name: str, step: int, part: range, before: int | None, maps: Path | None) -> None:
         row = params.rows[name]
-        state, history = training.fit(
+        state, history = loop.fit(
             row=row if maps else dataclasses.replace(row, maps=None),
             row_name=name,
             params=params,

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from flowsight import checkpoint
 from flowsight.errors import InputError
+from flowsight.nn import checkpoint
 
 
 def small() -> nn.Sequential:

@@ -56,10 +56,10 @@ def test_the_graph_of_a_thousand_stages_is_read_in_a_second(
 
 
 def test_barriers_only_add_waiting(simulation: ModuleType, tmp_path: Path) -> None:
-    from flowsight import pipeline
+    from flowsight.pipeline import dvc_yaml
 
     stages, _ = simulation.read_graph(tmp_path, 3)
-    edges = pipeline.upstream(stages)
+    edges = dvc_yaml.upstream(stages)
     barriers = simulation.with_barriers(stages, edges)
     assert all(edges[name] <= barriers[name] for name in stages)
     assert barriers["train@spatial-1"] >= {"flow@0", "flow@1", "flow@2", "validate@splits"}

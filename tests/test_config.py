@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from flowsight import composing, config
 from flowsight.errors import InputError
+from flowsight.params import config
+from flowsight.pipeline import composing
 
 ROOT = Path(__file__).resolve().parents[1]
 

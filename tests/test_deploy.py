@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from flowsight import pipeline
+from flowsight.pipeline import dvc_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
@@ -104,7 +104,7 @@ def test_services_are_whole() -> None:
 
 def test_every_queue_has_workers() -> None:
     """With a GPU and without one; `default` is where Airflow's own small tasks go."""
-    asked = {str(stage.meta["queue"]) for stage in pipeline.load(ROOT).values()} | {"default"}
+    asked = {str(stage.meta["queue"]) for stage in dvc_yaml.load(ROOT).values()} | {"default"}
     for profile in ("gpu", "no-gpu"):
         served: set[str] = set()
         for service in SERVICES.values():
@@ -126,7 +126,7 @@ def test_docker_compose_reads_it(profile: str, made_env: dict[str, str], tmp_pat
     command = ["docker-compose", "--profile", profile, "-f", "compose.yaml", "config"]
     done = run(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    content = pipeline.read_yaml(_written(tmp_path / "out.yaml", done.stdout))
+    content = dvc_yaml.read_yaml(_written(tmp_path / "out.yaml", done.stdout))
     url = content["services"]["scheduler"]["environment"]["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
     assert made_env["AIRFLOW_DB_PASSWORD"] in url
     for name in made_env:
@@ -174,7 +174,7 @@ def environments() -> dict[str, str]:
 
 
 def pod_template() -> dict[str, Any]:
-    return dict(pipeline.read_yaml(DEPLOY / "helm/pod-template.yaml"))
+    return dict(dvc_yaml.read_yaml(DEPLOY / "helm/pod-template.yaml"))
 
 
 @pytest.mark.slow
@@ -184,14 +184,14 @@ def test_airflow_knows_every_setting() -> None:
     assert len(named) > 15
     for section, option in named:
         assert option.lower() in options[section.lower()], f"[{section}] {option}"
-    values = pipeline.read_yaml(DEPLOY / "helm/airflow-values.yaml")
+    values = dvc_yaml.read_yaml(DEPLOY / "helm/airflow-values.yaml")
     for section, content in values["config"].items():
         assert set(content) <= options[section], section
 
 
 @pytest.mark.slow
 def test_bundles_load_their_class() -> None:
-    values = pipeline.read_yaml(DEPLOY / "helm/airflow-values.yaml")
+    values = dvc_yaml.read_yaml(DEPLOY / "helm/airflow-values.yaml")
     name = "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"
     bundles = json.loads(environments()[name]) + values["dagProcessor"]["dagBundleConfigList"]
     code = (
@@ -315,7 +315,7 @@ def test_manifests_have_known_fields() -> None:
     for name in ("pod-template.yaml", "mlflow.yaml"):
         for document in YAML(typ="safe", pure=True).load_all((DEPLOY / "helm" / name).read_text()):
             check_keys(document, kinds[document["kind"]], f"{name}:{document['kind']}")
-    values = pipeline.read_yaml(DEPLOY / "helm/airflow-values.yaml")
+    values = dvc_yaml.read_yaml(DEPLOY / "helm/airflow-values.yaml")
     check_keys(values["env"], "list[V1EnvVar]", "env")
     check_keys(values["volumes"], "list[V1Volume]", "volumes")
     check_keys(values["apiServer"]["extraInitContainers"], "list[V1Container]", "initContainers")
@@ -341,7 +341,7 @@ def test_gpu_stages_get_a_gpu_and_its_machines() -> None:
     code = """
 import json
 from kubernetes.client import ApiClient
-from flowsight.nodes import Needs
+from flowsight.pipeline.nodes import Needs
 from flowsight_dags import pods
 found = {}
 for needs in (Needs(gpus=1, memory_gb=8, queue="gpu"), Needs(gpus=0, memory_gb=4, queue="cpu")):
@@ -363,6 +363,6 @@ print("FOUND" + json.dumps(found))
     assert found["gpu"]["node_selector"] == {"flowsight/pool": "gpu"}
     assert found["gpu"]["tolerations"][0]["key"] == "nvidia.com/gpu"
     assert "nvidia.com/gpu" not in found["cpu"]["container_resources"]["limits"]
-    asked = {str(stage.meta["queue"]) for stage in pipeline.load(ROOT).values()}
-    config = pipeline.read_yaml(DEPLOY / "helm/pod-config.yaml")
+    asked = {str(stage.meta["queue"]) for stage in dvc_yaml.load(ROOT).values()}
+    config = dvc_yaml.read_yaml(DEPLOY / "helm/pod-config.yaml")
     assert asked <= set(config["queues"])

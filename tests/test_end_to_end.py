@@ -18,13 +18,15 @@ import pandas as pd
 import psutil
 import pytest
 
-from flowsight import pipeline, scene_counts
-from flowsight.datasets.background import open_video
-from flowsight.datasets.image_pairs import load_pairs, read_mask
+from flowsight import contract
+from flowsight.datasets.images.pairs import load_pairs, read_mask
+from flowsight.datasets.scenes.videos import open_video
 from flowsight.metrics import saliency as metrics
-from flowsight.serving import bundle, systems
+from flowsight.pipeline import dvc_yaml
+from flowsight.serving import bundle
 from flowsight.serving.prediction import predict_video, predict_videos
 from flowsight.serving.result import Prediction
+from flowsight.systems.background import counts as scene_counts
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST_CLIPS = 12
@@ -93,7 +95,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
 
 def test_every_stage_runs_and_leaves_its_outputs(finished: tuple[Path, set[str]]) -> None:
     root, names = finished
-    stages = pipeline.load(root)
+    stages = dvc_yaml.load(root)
     assert names == set(stages)
     for stage in stages.values():
         for out in stage.outs:
@@ -183,7 +185,7 @@ def stop_queue(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "system", [name for name in systems.names() if systems.find(name).SUBJECT == "clips"]
+    "system", [name for name in contract.names() if contract.find(name).SUBJECT == "clips"]
 )
 def test_a_prediction_is_what_evaluation_said(
     finished: tuple[Path, set[str]], system: str, tmp_path: Path
@@ -193,7 +195,7 @@ def test_a_prediction_is_what_evaluation_said(
     described = bundle.write_bundle(system, tmp_path / "bundle", root=root)
     served = bundle.load_bundle(tmp_path / "bundle", device="cpu")
     table = pd.read_parquet(root / f"results/{system}/predictions.parquet")
-    for column, value in systems.find(system).selection(described).items():
+    for column, value in contract.find(system).selection(described).items():
         table = table[table[column] == value]
     table = table[table["split_id"].astype(str) == described["split"]].set_index("clip_id")
     paths = pd.read_csv(root / "data/manifests/sample/clips.csv").set_index("clip_id").path

@@ -13,11 +13,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flowsight import checkpoint, config, inference, networks, rows
-from flowsight.datasets import transforms
-from flowsight.datasets.clips import load_clips, network_input, read_images
+from flowsight.batches import transforms
+from flowsight.batches.clips import load_clips, network_input, read_images
+from flowsight.classifiers import networks, params, scores
+from flowsight.classifiers.params import InputParams, NetworkParams, RowParams
 from flowsight.errors import InputError
-from flowsight.rows import InputParams, NetworkParams, RowParams
+from flowsight.nn import checkpoint
+from flowsight.params import config
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = dataclasses.replace(config.load(ROOT / "params.yaml"), threads=1)
@@ -42,7 +44,7 @@ ROW = RowParams(
         map_value=0.1,
     ),
     train=BASE.rows["temporal"].train,
-    test=rows.TestParams(num_views=8, num_crops=10),
+    test=params.TestParams(num_views=8, num_crops=10),
 )
 
 
@@ -56,13 +58,13 @@ def trained(tmp_path: Path) -> Path:
 
 def predict(toy: Any, trained: Path, row: RowParams = ROW, **options: Any) -> Any:
     options = {"packs": toy.flow, "split": toy.split, **options}
-    return inference.predict(
+    return scores.predict(
         row=row, params=BASE, manifest=toy.manifest, checkpoint_dir=trained, device="cpu", **options
     )
 
 
 def test_table(toy: Any, trained: Path, tmp_path: Path) -> None:
-    inference.write(predict(toy, trained), tmp_path / "deep" / "p.parquet")
+    scores.write(predict(toy, trained), tmp_path / "deep" / "p.parquet")
     table = pd.read_parquet(tmp_path / "deep" / "p.parquet")
     assert list(table.columns) == ["clip_id", "subset", "label", "logit_Up", "logit_Down"]
     assert table["clip_id"].tolist() == sorted(toy.clip_ids[10:])
@@ -71,7 +73,7 @@ def test_table(toy: Any, trained: Path, tmp_path: Path) -> None:
     }
     assert (table["label"] == table["clip_id"].str.split("/").str[0]).all()
     assert table["logit_Up"].dtype == np.float32
-    inference.write(predict(toy, trained), tmp_path / "again.parquet")
+    scores.write(predict(toy, trained), tmp_path / "again.parquet")
     first, again = (tmp_path / name for name in ("deep/p.parquet", "again.parquet"))
     assert first.read_bytes() == again.read_bytes()
 
@@ -79,7 +81,7 @@ def test_table(toy: Any, trained: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("num_crops", [1, 10])
 def test_logits_are_the_mean_over_views_and_crops(toy: Any, trained: Path, num_crops: int) -> None:
     """Computed once more, view by view and crop by crop."""
-    row = dataclasses.replace(ROW, test=rows.TestParams(num_views=8, num_crops=num_crops))
+    row = dataclasses.replace(ROW, test=params.TestParams(num_views=8, num_crops=num_crops))
     network = networks.build(row, 2).eval()
     checkpoint.restore(network, trained / "model.pt")
     clip = next(c for c in load_clips(toy.manifest, toy.split, toy.flow)[0] if c.subset == "test")
@@ -95,7 +97,7 @@ def test_logits_are_the_mean_over_views_and_crops(toy: Any, trained: Path, num_c
                 logits.append(network(inputs)[0])
     assert len(logits) == 8 * num_crops
     expected = torch.stack(logits).mean(dim=0)
-    torch.testing.assert_close(inference.clip_logits(network, clip, row), expected)
+    torch.testing.assert_close(scores.clip_logits(network, clip, row), expected)
 
 
 @pytest.mark.parametrize("modality", ["rgb", "flow"])
@@ -105,7 +107,7 @@ def test_each_frame_is_decoded_once(
     """25 views of stacks that overlap, ten crops: as many decodes as there are distinct images."""
     length = 3 if modality == "flow" else 1
     inputs = dataclasses.replace(ROW.input, modality=modality, stack_length=length)
-    row = dataclasses.replace(ROW, input=inputs, test=rows.TestParams(num_views=25, num_crops=10))
+    row = dataclasses.replace(ROW, input=inputs, test=params.TestParams(num_views=25, num_crops=10))
     packs = toy.flow if modality == "flow" else toy.frames
     clip = load_clips(toy.manifest, toy.split, packs)[0][0]
     monkeypatch.setenv("FLOWSIGHT_MICRO_BATCH", "7")  # many chunks do not read again
@@ -117,7 +119,7 @@ def test_each_frame_is_decoded_once(
         return decode(data, flags)
 
     monkeypatch.setattr(cv2, "imdecode", counted)
-    inference.clip_logits(networks.build(row, 2).eval(), clip, row)
+    scores.clip_logits(networks.build(row, 2).eval(), clip, row)
     # 7 frames; 6 fields, of two images each
     assert len(decoded) == len(set(decoded)) == (12 if modality == "flow" else 7)
 
@@ -129,7 +131,7 @@ def test_crops_are_made_chunk_by_chunk(
     network = networks.build(ROW, 2).eval()
     checkpoint.restore(network, trained / "model.pt")
     clip = load_clips(toy.manifest, toy.split, toy.flow, toy.maps)[0][0]
-    positions, counts = inference.view_positions(clip, ROW.input, ROW.test.num_views)
+    positions, counts = scores.view_positions(clip, ROW.input, ROW.test.num_views)
     images = read_images(clip, ROW.input, positions)
     crops = np.concatenate(transforms.ten_crop(images, modality="flow", resize_px=30, crop_px=24))
     for size in (3, 7, 50):  # within a kind of crop, across two, across all
@@ -143,7 +145,7 @@ def test_crops_are_made_chunk_by_chunk(
             weights = counts[np.arange(start, start + len(part)) % len(counts)]
             total += (logits * torch.from_numpy(weights)[:, None]).sum(dim=0)
         expected = (total / 80).float()
-        assert torch.equal(inference.clip_logits(network, clip, ROW), expected)
+        assert torch.equal(scores.clip_logits(network, clip, ROW), expected)
     seen: list[int] = []
     make = network_input
 
@@ -152,17 +154,17 @@ def test_crops_are_made_chunk_by_chunk(
         seen.append(base.nbytes)
         return make(part, *args, **options)
 
-    monkeypatch.setattr(inference, "network_input", watched)
+    monkeypatch.setattr(scores, "network_input", watched)
     monkeypatch.setenv("FLOWSIGHT_MICRO_BATCH", "3")
-    inference.clip_logits(network, clip, ROW)
+    scores.clip_logits(network, clip, ROW)
     assert max(seen) == 3 * 5 * 24 * 24, "a chunk of crops is the most that is copied at once"
 
 
 def test_views_of_a_short_clip_are_computed_once(toy: Any) -> None:
     clip = load_clips(toy.manifest, toy.split, toy.flow)[0][0]
-    positions, counts = inference.view_positions(clip, ROW.input, 25)
+    positions, counts = scores.view_positions(clip, ROW.input, 25)
     assert positions.tolist() == [0, 1, 2, 3, 4] and counts.tolist() == [5] * 5
-    positions, counts = inference.view_positions(clip, ROW.input, 1)
+    positions, counts = scores.view_positions(clip, ROW.input, 1)
     assert (positions.tolist(), counts.tolist()) == ([2], [1])
 
 
@@ -231,12 +233,12 @@ FILM = dataclasses.replace(
         map_channel=False,
         target_layers=("layer2",),
         width=2,
-        attention=rows.BlockAttentionParams(
+        attention=params.BlockAttentionParams(
             channel=True, spatial=True, order="channel_first", reduction=2, kernel="7x7x7"
         ),
     ),
     input=dataclasses.replace(ROW.input, modality="rgb", stack_length=1, clip_length=3),
-    test=rows.TestParams(num_views=8, num_crops=10),
+    test=params.TestParams(num_views=8, num_crops=10),
 )
 
 
@@ -248,7 +250,7 @@ def test_clips_are_averaged_over_views_and_crops(
     """Computed once more, clip by clip; 8 views of 5 positions repeat some."""
     monkeypatch.setenv("FLOWSIGHT_MICRO_BATCH", micro_batch)
     torch.manual_seed(0)
-    row = dataclasses.replace(FILM, test=rows.TestParams(num_views=8, num_crops=num_crops))
+    row = dataclasses.replace(FILM, test=params.TestParams(num_views=8, num_crops=num_crops))
     network = networks.build(row, 2).eval()
     clip = load_clips(toy.manifest, toy.split, toy.frames)[0][1]
     found = []
@@ -264,12 +266,12 @@ def test_clips_are_averaged_over_views_and_crops(
                     assert x.shape == (1, 3, 3, 24, 24)
                     found.append(network(x)[0])
     assert len(found) == 8 * num_crops
-    logits, right = inference.clip_scores(network, clip, row)
+    logits, right = scores.clip_scores(network, clip, row)
     torch.testing.assert_close(logits, torch.stack(found).mean(dim=0))
     best = torch.stack(found).argmax(dim=1)
     assert right == pytest.approx((best == clip.label).double().mean().item())
     other = dataclasses.replace(clip, label=1 - clip.label)
-    assert inference.clip_scores(network, other, row)[1] == pytest.approx(1 - right)
+    assert scores.clip_scores(network, other, row)[1] == pytest.approx(1 - right)
 
 
 def test_table_of_a_network_over_time(toy: Any, tmp_path: Path) -> None:

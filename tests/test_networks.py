@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowsight import checkpoint, config, networks
+from flowsight.classifiers import networks
 from flowsight.errors import InputError
+from flowsight.nn import checkpoint
+from flowsight.params import config
 
 ROOT = Path(__file__).resolve().parents[1]
 ROW = config.load(ROOT / "params.yaml").rows["spatial"]

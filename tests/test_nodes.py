@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from flowsight import composing, nodes, pipeline
 from flowsight.errors import InputError
-from flowsight.pipeline import Stage
+from flowsight.pipeline import composing, dvc_yaml, nodes
+from flowsight.pipeline.dvc_yaml import Stage
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,9 +47,9 @@ def ancestors(before: dict[str, set[str]], name: str) -> set[str]:
 def test_edges_are_those_dvc_sees() -> None:
     from dvc.repo import Repo
 
-    ours = nodes.build(pipeline.load(ROOT))
+    ours = nodes.build(dvc_yaml.load(ROOT))
     node_of = {name: node.name for node in ours.values() for name in node.stages}
-    assert set(node_of) == set(pipeline.load(ROOT))  # each stage in one node, none twice
+    assert set(node_of) == set(dvc_yaml.load(ROOT))  # each stage in one node, none twice
     theirs: dict[str, set[str]] = {name: set() for name in ours}
     with Repo(str(ROOT)) as repo:
         graph = repo.index.graph  # an edge points from a stage to what it needs
@@ -88,7 +88,7 @@ def test_the_graph_fits_every_study(tmp_path: Path) -> None:
     studies = sorted(path.stem for path in (ROOT / "conf/study").glob("*.yaml"))
     every = "systems=[two_stream,residual3d,background,saliency]"
     composing.compose([f"study=[{','.join(studies)}]", every], root=tmp_path)
-    run = nodes.build(pipeline.load(tmp_path))
+    run = nodes.build(dvc_yaml.load(tmp_path))
     assert set(run) == set(drawn), "every group has instances in some study"
     for name, node in run.items():
         assert set(node.upstream) <= ancestors(before, name), name
@@ -127,7 +127,7 @@ def test_a_cycle_of_mapped_groups_is_refused() -> None:
     ]
     with pytest.raises(InputError, match=r"without a cycle, got .*check.*write the foreach"):
         build(*stages)
-    written_out = build(*[pipeline.replace(one, from_params=False) for one in stages])
+    written_out = build(*[dvc_yaml.replace(one, from_params=False) for one in stages])
     assert written_out["check@second"].upstream == ("make",)
 
 

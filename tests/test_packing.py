@@ -17,7 +17,9 @@ import pandas as pd
 import psutil
 import pytest
 
-from flowsight import flow, flow_packing, packing
+from flowsight import flow
+from flowsight.datasets.clips import flow as flow_packing
+from flowsight.datasets.clips import frames as packing
 from flowsight.errors import InputError, ResourceError
 from flowsight.flow.quantize import quantize
 from flowsight.video import pack, workers

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flowsight import parallel, running
 from flowsight.errors import FlowsightError, InputError
+from flowsight.pipeline import parallel, running
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowsight import composing, pipeline
 from flowsight.errors import InputError
+from flowsight.pipeline import composing, dvc_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,7 +35,7 @@ def repository_copy(
 def test_stages_are_those_dvc_sees(repository_copy: Path) -> None:
     from dvc.repo import Repo
 
-    ours = pipeline.load(repository_copy)
+    ours = dvc_yaml.load(repository_copy)
     with Repo(str(repository_copy)) as repo:
         theirs = {stage.addressing: stage for stage in repo.index.stages}
         assert set(ours) == set(theirs)
@@ -49,7 +49,7 @@ def test_stages_are_those_dvc_sees(repository_copy: Path) -> None:
 def test_edges_are_those_dvc_sees(repository_copy: Path) -> None:
     from dvc.repo import Repo
 
-    ours = pipeline.upstream(pipeline.load(repository_copy))
+    ours = dvc_yaml.upstream(dvc_yaml.load(repository_copy))
     with Repo(str(repository_copy)) as repo:
         graph = repo.index.graph  # an edge points from a stage to what it needs
         theirs = {
@@ -61,14 +61,14 @@ def test_edges_are_those_dvc_sees(repository_copy: Path) -> None:
 
 def test_every_stage_says_what_it_needs() -> None:
     wanted = {"group", "gpus", "memory_gb", "timeout_min", "queue", "retries"}
-    for stage in pipeline.load(ROOT).values():
+    for stage in dvc_yaml.load(ROOT).values():
         assert set(stage.meta) == wanted, stage.name
 
 
 def test_the_report_is_made_again_when_its_template_changes() -> None:
     folder = Path("src/flowsight/templates")
     templates = {str(folder / path.name) for path in (ROOT / folder).iterdir()}
-    assert templates and templates <= set(pipeline.load(ROOT)["report"].deps)
+    assert templates and templates <= set(dvc_yaml.load(ROOT)["report"].deps)
 
 
 def test_a_group_without_instances_is_known_by_its_places(tmp_path: Path) -> None:
@@ -83,8 +83,8 @@ def test_a_group_without_instances_is_known_by_its_places(tmp_path: Path) -> Non
         "      metrics: [m.json]\n"
         "      meta: {group: '${item.x}', queue: gpu}\n"
     )
-    assert list(pipeline.load(tmp_path)) == ["used@a"]
-    found = pipeline.load(tmp_path, unused=True)
+    assert list(dvc_yaml.load(tmp_path)) == ["used@a"]
+    found = dvc_yaml.load(tmp_path, unused=True)
     assert list(found) == ["used@a", "empty"]
     assert found["empty"].unused and not found["used@a"].unused
     assert found["empty"].deps == ("src", "in/toy", "toy.csv", "")
@@ -120,11 +120,11 @@ def small_repository(tmp_path: Path) -> Path:
 
 
 def test_templating(tmp_path: Path) -> None:
-    stages = pipeline.load(small_repository(tmp_path))
+    stages = dvc_yaml.load(small_repository(tmp_path))
     assert list(stages) == ["make@a", "make@b", "fit"]
     assert stages["fit"].cmd == "fit a b"
     assert stages["fit"].outs == ("model", "m.json")
-    assert pipeline.upstream(stages)["fit"] == {"make@a", "make@b"}
+    assert dvc_yaml.upstream(stages)["fit"] == {"make@a", "make@b"}
 
 
 @pytest.mark.parametrize(
@@ -142,22 +142,22 @@ def test_stage_key_follows_what_the_stage_reads(
     tmp_path: Path, file: str, old: str, new: str, changes: bool
 ) -> None:
     root = small_repository(tmp_path)
-    before = pipeline.stage_key("fit", root)
+    before = dvc_yaml.stage_key("fit", root)
     path = root / file
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
-    assert (pipeline.stage_key("fit", root) != before) == changes
+    assert (dvc_yaml.stage_key("fit", root) != before) == changes
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no dvc\.yaml"):
-        pipeline.load(tmp_path)
+        dvc_yaml.load(tmp_path)
     root = small_repository(tmp_path)
     with pytest.raises(InputError, match="no stage 'nothing'"):
-        pipeline.stage_key("nothing", root)
+        dvc_yaml.stage_key("nothing", root)
     (root / "params.yaml").write_text("lr: 1\n")
     with pytest.raises(InputError, match="names"):
-        pipeline.load(root)
+        dvc_yaml.load(root)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     [("a/b", "a/b", True), ("a", "a/b", True), ("a/b", "a", True), ("a/b", "a/bc", False)],
 )
 def test_overlap(one: str, other: str, expected: bool) -> None:
-    assert pipeline.overlaps(one, other) == expected
+    assert dvc_yaml.overlaps(one, other) == expected
 
 
 # few names, so that paths meet often; "." holds everything
@@ -177,7 +177,7 @@ PATHS = st.lists(st.sampled_from(["a", "b", "ab"]), max_size=3).map(
 @given(st.lists(st.tuples(st.lists(PATHS, max_size=4), st.lists(PATHS, max_size=3)), max_size=8))
 def test_edges_are_those_of_all_pairs(reads_and_writes: list[tuple[list[str], list[str]]]) -> None:
     stages = {
-        f"s{i}": pipeline.Stage(f"s{i}", "s", str(i), "", tuple(deps), tuple(outs), ())
+        f"s{i}": dvc_yaml.Stage(f"s{i}", "s", str(i), "", tuple(deps), tuple(outs), ())
         for i, (deps, outs) in enumerate(reads_and_writes)
     }
     by_definition = {
@@ -186,17 +186,17 @@ def test_edges_are_those_of_all_pairs(reads_and_writes: list[tuple[list[str], li
             for other in stages
             if other != name
             and any(
-                pipeline.overlaps(dep, out)
+                dvc_yaml.overlaps(dep, out)
                 for dep in stages[name].deps
                 for out in stages[other].outs
             )
         }
         for name in stages
     }
-    assert pipeline.upstream(stages) == by_definition
+    assert dvc_yaml.upstream(stages) == by_definition
 
 
 def test_text_with_a_colon_between_braces_is_read(tmp_path: Path) -> None:
     path = tmp_path / "pods.yaml"
     path.write_text("{image: registry:5000/flowsight:1.0, gpus: 1}\n")
-    assert pipeline.read_yaml(path) == {"image": "registry:5000/flowsight:1.0", "gpus": 1}
+    assert dvc_yaml.read_yaml(path) == {"image": "registry:5000/flowsight:1.0", "gpus": 1}

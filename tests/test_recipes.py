@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from flowsight import composing, config
 from flowsight.errors import InputError
+from flowsight.params import config
+from flowsight.pipeline import composing
 
 if TYPE_CHECKING:
     from conftest import Toy
@@ -30,9 +31,11 @@ def test_paper_scale_dry_run(
     """A few steps of the full-size network at 299 px, both phases, and its maps."""
     import torch
 
-    from flowsight import checkpoint, networks, training
-    from flowsight.attention.gradcam import grad_cam
-    from flowsight.datasets.clips import full_frames, load_clips
+    from flowsight.batches.clips import full_frames, load_clips
+    from flowsight.classifiers import networks
+    from flowsight.nn import checkpoint
+    from flowsight.nn.gradcam import grad_cam
+    from flowsight.training import loop
 
     monkeypatch.setenv("FLOWSIGHT_SCRATCH", str(tmp_path / "scratch"))
     params = composed(
@@ -49,7 +52,7 @@ def test_paper_scale_dry_run(
     assert params.flow.preset == "cuda"
 
     def fit(name: str, packs: Path, **more: Path) -> dict[str, torch.Tensor]:
-        state, history = training.fit(
+        state, history = loop.fit(
             row=rows[name],
             row_name=name,
             params=params,
@@ -83,9 +86,8 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, config.Param
     """The default data set, rendered and packed (clips, splits, frames, flow)."""
     from dataclasses import asdict
 
-    from flowsight import flow_packing, packing
-    from flowsight.datasets import manifest, splits
-    from flowsight.datasets import sample as renderer
+    from flowsight.datasets.clips import flow, frames, manifest, splits
+    from flowsight.samples import rendering as renderer
 
     root = tmp_path_factory.mktemp("sample")
     params = composed(root)
@@ -101,8 +103,8 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, config.Param
     )
     settings = asdict(params.flow)
     for k in params.shards:
-        packing.pack_frames(root / f"shards/{k}", root / f"frames/{k}", size=None, quality=95)
-        flow_packing.pack_flow(root / f"shards/{k}", root / f"flow/{k}", size=None, **settings)
+        frames.pack_frames(root / f"shards/{k}", root / f"frames/{k}", size=None, quality=95)
+        flow.pack_flow(root / f"shards/{k}", root / f"flow/{k}", size=None, **settings)
     splits.write_splits(
         root / "manifest",
         root / "manifest/status.csv",
@@ -122,8 +124,10 @@ def test_neither_stream_alone_solves_the_sample_and_both_together_do(
     """Over three seeds, fused beats the better stream on at least 32 test clips."""
     import dataclasses
 
-    from flowsight import checkpoint, inference, training
+    from flowsight.classifiers import scores
     from flowsight.metrics.classification import softmax
+    from flowsight.nn import checkpoint
+    from flowsight.training import loop
 
     monkeypatch.setenv("FLOWSIGHT_SCRATCH", str(tmp_path / "scratch"))
     root, params = sample
@@ -137,7 +141,7 @@ def test_neither_stream_alone_solves_the_sample_and_both_together_do(
                 "split": root / "splits/1.csv",
                 "packs": root / kind,
             }
-            state, _ = training.fit(
+            state, _ = loop.fit(
                 row=params.rows[name],
                 row_name=name,
                 params=seeded,
@@ -146,7 +150,7 @@ def test_neither_stream_alone_solves_the_sample_and_both_together_do(
                 **where,
             )
             checkpoint.save(state, tmp_path / f"{seed}/{name}/model.pt")
-            predicted = inference.predict(
+            predicted = scores.predict(
                 row=params.rows[name],
                 params=seeded,
                 checkpoint_dir=tmp_path / f"{seed}/{name}",
@@ -173,8 +177,8 @@ def test_networks_over_clips_are_made(tmp_path: Path, recipe: str) -> None:
     """Every row of every recipe fits its network's switches; nothing is computed."""
     import torch
 
-    from flowsight import networks
-    from flowsight.models import residual3d
+    from flowsight.classifiers import networks
+    from flowsight.systems.residual3d import network as residual3d
 
     rows = composed(tmp_path, "dataset=ucf101", f"recipe={recipe}").rows
     found = {name: row for name, row in rows.items() if row.system == "residual3d"}
@@ -204,8 +208,9 @@ def test_kinetics_weights_from_the_file_to_a_trained_row(
     import torch
     from torchvision.models.video import r3d_18
 
-    from flowsight import networks, training
+    from flowsight.classifiers import networks
     from flowsight.datasets.importing import import_weights
+    from flowsight.training import loop
 
     monkeypatch.setenv("FLOWSIGHT_SCRATCH", str(tmp_path / "scratch"))
     torch.manual_seed(0)
@@ -225,7 +230,7 @@ def test_kinetics_weights_from_the_file_to_a_trained_row(
     overrides = [f"rows.resnet3d.{name}={value}" for name, value in changes.items()]
     params = composed(tmp_path, "dataset=ucf101", "recipe=paper", "threads=1", *overrides)
     row = params.rows["resnet3d_attention"]  # follows the other row
-    state, history = training.fit(
+    state, history = loop.fit(
         row=row,
         row_name="resnet3d_attention",
         params=params,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flowsight import running
 from flowsight.errors import FlowsightError, GateError, InputError
+from flowsight.pipeline import running
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,19 +13,23 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from flowsight import checkpoint, composing, image_instances, saliency_inference, saliency_networks
-from flowsight.datasets import image_pairs
+from flowsight.classifiers.params import TrainParams
+from flowsight.datasets.images import pairs as image_pairs
 from flowsight.errors import InputError
-from flowsight.image_rows import (
+from flowsight.metrics import saliency as metrics
+from flowsight.nn import checkpoint, cost, slimming
+from flowsight.pipeline import composing
+from flowsight.systems.residual3d import network as residual3d
+from flowsight.systems.saliency import instances, networks
+from flowsight.systems.saliency import network as saliency
+from flowsight.systems.saliency import predict as saliency_inference
+from flowsight.systems.saliency.params import (
     ImageInputParams,
     ImageNetworkParams,
     ImageRowParams,
     ImagesParams,
     SlimParams,
 )
-from flowsight.metrics import saliency as metrics
-from flowsight.models import cost, residual3d, saliency, slimming
-from flowsight.rows import TrainParams
 from flowsight.video import pack
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,13 +77,13 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_quarantined=0.0,
     )  # fmt: skip
     torch.manual_seed(0)
-    network = saliency_networks.build(BASE)
+    network = networks.build(BASE)
     for part in network.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
     checkpoint.save(network.state_dict(), root / "base/model.pt")
     row = IMAGES.rows["f"]
-    slim = saliency_networks.slimmed(network, row, IMAGES.plan_of(row), seed=1)
+    slim = networks.slimmed(network, row, IMAGES.plan_of(row), seed=1)
     checkpoint.save(slim.state_dict(), root / "f/model.pt")
     return root
 
@@ -103,7 +107,7 @@ def test_maps_are_the_networks_at_the_images_size(toy: Path, tmp_path: Path) -> 
     table, maps = predict(toy, "base", tmp_path)
     pairs = {p.item_id: p for p in image_pairs.load_pairs(toy / "raw", toy / "pairs", "1")}
     assert set(table["subset"]) == {"val", "test"} and len(table) == 6
-    network = saliency_networks.restored(BASE, {}, toy / "base").eval()
+    network = networks.restored(BASE, {}, toy / "base").eval()
     seen = set()
     for row in table.to_dict("records"):
         pair = pairs[row["item_id"]]
@@ -146,15 +150,15 @@ def test_the_slim_network_is_smaller_and_says_so(toy: Path, tmp_path: Path) -> N
 
 
 def test_diverged_networks_are_refused(toy: Path, tmp_path: Path) -> None:
-    network = saliency_networks.restored(BASE, {}, toy / "base")
+    network = networks.restored(BASE, {}, toy / "base")
     network.score_fr.bias.data.fill_(float("nan"))
     pair = image_pairs.load_pairs(toy / "raw", toy / "pairs", "1")[0]
     with pytest.raises(InputError, match="expected finite scores"):
         saliency_inference.saliency_map(network.eval(), pair, BASE.input)
     with pytest.raises(InputError, match="expected a checkpoint"):
-        saliency_networks.restored(BASE, {"fc6": 0.5}, tmp_path)
+        networks.restored(BASE, {"fc6": 0.5}, tmp_path)
     with pytest.raises(InputError, match=r"of the wrong shape \(fc6"):
-        saliency_networks.restored(BASE, {}, toy / "f")
+        networks.restored(BASE, {}, toy / "f")
 
 
 @pytest.mark.parametrize("name", ["fcn", "published", "squeezenet", "r3d"])
@@ -192,7 +196,7 @@ def test_every_plan_fits_the_network_of_its_recipe(tmp_path: Path, recipe: str) 
     first = images.rows["fcn"].network
     small = dataclasses.replace(first, width=2, weights=None, border="same")
     row = dataclasses.replace(images.rows["fcn"], network=small)
-    network = saliency_networks.build(row)
+    network = networks.build(row)
     example = torch.zeros(1, 3, 16, 16)
     full = cost.multiply_adds(network, example)
     for name, own in images.rows.items():
@@ -249,7 +253,7 @@ def test_instances_are_rows_by_splits() -> None:
             for name, init in (("fcn", None), ("fcn_f", "fcn"))
         },
     }
-    found = image_instances.instances(images, ["saliency"])
+    found = instances.instances(images, ["saliency"])
     assert list(found["pairs"]) == ["x"]
     assert list(found["train_saliency"]) == ["fcn-1", "fcn-2"]
     assert found["train_saliency"]["fcn-1"]["weights"] == "w.pth"
@@ -260,6 +264,6 @@ def test_instances_are_rows_by_splits() -> None:
     assert {item["plan"] for item in found["slim"].values()} == {"images.plans.f"}
     assert found["predict_saliency"]["fcn-1"]["plan"] == "images.rows.fcn.slim"
     assert list(found["predict_saliency"]) == ["fcn-1", "fcn-2", "fcn_f-1", "fcn_f-2"]
-    assert not any(image_instances.instances(images, ["two_stream"]).values())
-    item = image_instances.evaluate_item(images)
+    assert not any(instances.instances(images, ["two_stream"]).values())
+    item = instances.evaluate_item(images)
     assert len(set(item["deps"])) == len(item["deps"]) == 8

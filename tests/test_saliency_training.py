@@ -13,18 +13,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowsight import checkpoint, resume, saliency_networks, saliency_training
-from flowsight.datasets import image_pairs, pair_batches
+from flowsight.classifiers.params import TrainParams
+from flowsight.datasets.images import pairs as image_pairs
 from flowsight.errors import InputError
-from flowsight.image_rows import (
+from flowsight.nn import checkpoint
+from flowsight.systems.saliency import batches, networks, training
+from flowsight.systems.saliency.params import (
     ImageInputParams,
     ImageNetworkParams,
     ImageRowParams,
     ImagesParams,
     SlimParams,
 )
-from flowsight.rows import TrainParams
-from flowsight.schedule import Epoch
+from flowsight.training import resume
+from flowsight.training.schedule import Epoch
 
 BASE = ImageRowParams(
     model="saliency",
@@ -111,7 +113,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def fit(toy: Path, row: str = "base", images: ImagesParams = IMAGES, **options: Any) -> Result:
     options.setdefault("log", lambda metrics, step: None)
-    result = saliency_training.fit(
+    result = training.fit(
         row_name=row,
         images=images,
         raw=toy / "raw",
@@ -207,10 +209,10 @@ def test_training_goes_on_from_the_slim_network(
     assert (kernels == list(range(kept))) == (row == "f_first")
     checkpoint.save(state, tmp_path / "model.pt")
     plan = IMAGES.plan_of(IMAGES.rows[row])
-    network = saliency_networks.restored(IMAGES.rows[row], plan, tmp_path)
+    network = networks.restored(IMAGES.rows[row], plan, tmp_path)
     assert network(torch.zeros(1, 3, 20, 30)).shape == (1, 2, 20, 30)
     with pytest.raises(InputError, match="kernels of fc7 by the plan"):
-        saliency_networks.restored(IMAGES.rows[row], {"fc7": 0.5}, tmp_path)
+        networks.restored(IMAGES.rows[row], {"fc7": 0.5}, tmp_path)
 
 
 def test_the_papers_settings_run(toy: Path) -> None:
@@ -228,7 +230,7 @@ def test_the_papers_settings_run(toy: Path) -> None:
 
 def test_a_batch_pads_and_says_where(toy: Path) -> None:
     pairs = image_pairs.load_pairs(toy / "raw", toy / "pairs", "1")
-    dataset = pair_batches.PairDataset(pairs, BASE.input, train=False, seed=1)
+    dataset = batches.PairDataset(pairs, BASE.input, train=False, seed=1)
     x, target, index = dataset.__getitems__([(0, 0), (0, 1), (0, 2)])
     assert x.shape == (3, 3, 32, 32) and target.shape == (3, 32, 32)
     assert index.tolist() == [0, 1, 2]
@@ -237,7 +239,7 @@ def test_a_batch_pads_and_says_where(toy: Path) -> None:
         rows, columns = mask.shape
         assert max(rows, columns) == (31 if min(rows, columns) == 30 else 32)
         assert np.array_equal(target[i, :rows, :columns].numpy(), mask)
-        inside = target[i] != pair_batches.VOID
+        inside = target[i] != batches.VOID
         assert int(inside.sum()) == mask.size
         assert not x[i][:, ~inside].any()
         wanted = (image / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
@@ -247,7 +249,7 @@ def test_a_batch_pads_and_says_where(toy: Path) -> None:
 
 def test_augmentation_is_a_function_of_seed_epoch_and_item(toy: Path) -> None:
     pairs = image_pairs.load_pairs(toy / "raw", toy / "pairs", "1")
-    dataset = pair_batches.PairDataset(pairs, BASE.input, train=True, seed=1)
+    dataset = batches.PairDataset(pairs, BASE.input, train=True, seed=1)
     seen = set()
     for epoch in range(8):
         image, mask = dataset.read((epoch, 0))
@@ -264,9 +266,9 @@ def test_masks_are_scaled_to_the_nearest_pixel() -> None:
     mask[:, 4:] = 1
     image = np.zeros((4, 8, 3), np.uint8)
     image[:, 4:] = 200
-    small, target = pair_batches.scale(image, mask, 0.5)
+    small, target = batches.scale(image, mask, 0.5)
     assert target.tolist() == [[0, 0, 1, 1]] * 2
     assert small[..., 0].tolist() == [[0, 0, 200, 200]] * 2
-    assert pair_batches.scale(image, mask, 0.01)[1].shape == (1, 1)
-    assert pair_batches.shrink_factor((300, 400), 200) == 0.5
-    assert pair_batches.shrink_factor((30, 40), 200) == pair_batches.shrink_factor((9, 9), None)
+    assert batches.scale(image, mask, 0.01)[1].shape == (1, 1)
+    assert batches.shrink_factor((300, 400), 200) == 0.5
+    assert batches.shrink_factor((30, 40), 200) == batches.shrink_factor((9, 9), None)

@@ -11,17 +11,18 @@ import pandas as pd
 import pytest
 import torch
 
-from flowsight import checkpoint, scene_counts, scene_inference, scene_networks
-from flowsight.datasets import background
-from flowsight.datasets.rendering import scenes
-from flowsight.datasets.scene_sequences import network_input
+from flowsight.datasets.scenes import videos as background
 from flowsight.errors import InputError
-from flowsight.scene_rows import (
+from flowsight.nn import checkpoint
+from flowsight.samples import scenes
+from flowsight.systems.background import counts, networks, predict
+from flowsight.systems.background.params import (
     SceneInputParams,
     SceneNetworkParams,
     SceneRowParams,
     SceneTrainParams,
 )
+from flowsight.systems.background.sequences import network_input
 
 ROW = SceneRowParams(
     model="background",
@@ -50,12 +51,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("inference")
     scenes.render(root / "raw", seed=1, num_frames=12, shape=(40, 56))
     torch.manual_seed(0)
-    checkpoint.save(scene_networks.build(ROW).state_dict(), root / "model/model.pt")
+    checkpoint.save(networks.build(ROW).state_dict(), root / "model/model.pt")
     return root
 
 
 def test_a_camera_gives_what_the_whole_video_gives(trained: Path) -> None:
-    network = scene_inference.load(ROW, trained / "model")
+    network = predict.load(ROW, trained / "model")
     rng = np.random.default_rng(0)
     film = rng.integers(0, 256, (7, 10, 12, 3)).astype(np.uint8)
     asked: list[int] = []
@@ -65,7 +66,7 @@ def test_a_camera_gives_what_the_whole_video_gives(trained: Path) -> None:
             asked.append(index)
             yield frame
 
-    stream = scene_inference.moving_probabilities(network, camera(), ROW.input)
+    stream = predict.moving_probabilities(network, camera(), ROW.input)
     first = next(stream)
     assert asked == [0, 1, 2]  # what the background is made of, and no more
     place = np.median(film[:3], axis=0)
@@ -79,24 +80,24 @@ def test_a_camera_gives_what_the_whole_video_gives(trained: Path) -> None:
 def test_all_videos_are_predicted_and_repeat(trained: Path, tmp_path: Path) -> None:
     videos = background.open_videos(trained / "raw", ["baseline/street", "shadow/room"])
     for out in ("one", "two"):
-        scene_inference.predict(
+        predict.predict(
             row=ROW, videos=videos, trained_on=["shadow/room"], checkpoint_dir=trained / "model",
             threads=1, out=tmp_path / out,
         )  # fmt: skip
-    table = scene_counts.read(tmp_path / "one", videos)
+    table = counts.read(tmp_path / "one", videos)
     assert table.groupby("video_id")["subset"].unique().map(sorted).to_dict() == {
         "baseline/street": ["unseen"],
         "shadow/room": ["test", "train"],
     }
     for name in ("counts.parquet", "baseline/street.zip", "shadow/room.zip"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    network = scene_inference.load(ROW, trained / "model")
+    network = predict.load(ROW, trained / "model")
     film = np.stack(list(background.frames(videos[0], colour=True)))
     with torch.inference_mode():
         inputs = network_input(film, background.median_background(film[:3]))
         found = network(torch.from_numpy(inputs)[None])[0][0, 8].sigmoid().numpy() >= ROW.threshold
     assert 0 < found.mean() < 1
-    stored = scene_counts.read_mask(tmp_path / "one", "baseline/street", 8)
+    stored = counts.read_mask(tmp_path / "one", "baseline/street", 8)
     assert (stored != found).mean() < 0.001  # sums in another order
     row = pd.read_parquet(tmp_path / "one/counts.parquet").set_index("item_id")
     assert row.loc["baseline/street/000009", ["tp", "fp", "fn", "tn"]].sum() == (
@@ -105,20 +106,20 @@ def test_all_videos_are_predicted_and_repeat(trained: Path, tmp_path: Path) -> N
 
 
 def test_mistakes_are_named(trained: Path, tmp_path: Path) -> None:
-    network = scene_inference.load(ROW, trained / "model")
+    network = predict.load(ROW, trained / "model")
     frames = [np.zeros((8, 9, 3), np.uint8)] * 4 + [np.zeros((8, 8, 3), np.uint8)]
     with pytest.raises(InputError, match=r"of shape \(8, 9, 3\), got \(8, 8, 3\)"):
-        list(scene_inference.moving_probabilities(network, frames, ROW.input))
+        list(predict.moving_probabilities(network, frames, ROW.input))
     with pytest.raises(InputError, match="expected a checkpoint in"):
-        scene_inference.load(ROW, tmp_path)
+        predict.load(ROW, tmp_path)
     other = replace(ROW, input=replace(ROW.input, colour=False))
     with pytest.raises(InputError, match="expected the weights of this network"):
-        scene_inference.load(other, trained / "model")
+        predict.load(other, trained / "model")
     state = {name: torch.full_like(t, torch.nan) for name, t in network.state_dict().items()}
     checkpoint.save(state, tmp_path / "model.pt")
     videos = background.open_videos(trained / "raw", ["baseline/street"])
     with pytest.raises(InputError, match=r"finite probabilities for baseline/street"):
-        scene_inference.predict(
+        predict.predict(
             row=ROW, videos=videos, trained_on=[], checkpoint_dir=tmp_path, threads=1,
             out=tmp_path / "out",
         )  # fmt: skip

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from flowsight import scene_networks, scene_training
-from flowsight.datasets.background import Video, open_video
-from flowsight.datasets.scene_sequences import network_input
+from flowsight.datasets.scenes.videos import Video, open_video
 from flowsight.errors import InputError
-from flowsight.models.background import probabilities
-from flowsight.scene_rows import (
+from flowsight.systems.background import networks, training
+from flowsight.systems.background.network import probabilities
+from flowsight.systems.background.params import (
     SceneInputParams,
     SceneNetworkParams,
     SceneRowParams,
     SceneTrainParams,
 )
+from flowsight.systems.background.sequences import network_input
 
 ROW = SceneRowParams(
     model="background",
@@ -72,12 +72,12 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def fit(
     video: Video, row: SceneRowParams = ROW, key: str = "a/1", stop_after: int | None = None
-) -> tuple[dict[str, torch.Tensor], list[scene_training.Epoch]]:
+) -> tuple[dict[str, torch.Tensor], list[training.Epoch]]:
     def log(metrics: Mapping[str, float], epoch: int) -> None:
         assert metrics["epoch"] == epoch
 
     if stop_after is not None:
-        saved = scene_training.resume.save
+        saved = training.resume.save
 
         def save_and_die(state: dict, scratch_key: str) -> None:
             saved(state, scratch_key)
@@ -85,10 +85,10 @@ def fit(
                 raise KeyboardInterrupt
 
         with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(scene_training.resume, "save", save_and_die)
+            patch.setattr(training.resume, "save", save_and_die)
             fit(video, row, key)
         return {}, []
-    return scene_training.fit(
+    return training.fit(
         row=row, row_name="toy", videos=[video], seed=1, threads=1, scratch_key=key, log=log
     )
 
@@ -111,7 +111,7 @@ def test_it_learns_to_tell_what_moves_and_leaves_a_still_picture_alone(video: Vi
     assert history[-1].train_loss < history[0].train_loss / 2
     assert history[-1].train_f > 0.8
     assert [epoch.lr for epoch in history][::5] == pytest.approx([0.02, 0.02 * 0.0669873])
-    network = scene_networks.build(row)
+    network = networks.build(row)
     network.load_state_dict(state)
     still = np.repeat(cv2.imread(str(video.frames[0]), cv2.IMREAD_GRAYSCALE)[None], 12, axis=0)
     still[still > 130] = 64  # the block taken out
@@ -122,8 +122,8 @@ def test_it_learns_to_tell_what_moves_and_leaves_a_still_picture_alone(video: Vi
 
 
 def test_history_is_written(tmp_path: Path) -> None:
-    line = scene_training.Epoch(epoch=1, lr=0.01, train_loss=0.25, train_f=0.5)
-    scene_training.write_history([line], tmp_path / "h.csv")
+    line = training.Epoch(epoch=1, lr=0.01, train_loss=0.25, train_f=0.5)
+    training.write_history([line], tmp_path / "h.csv")
     with (tmp_path / "h.csv").open() as file:
         assert list(csv.DictReader(file)) == [
             {"epoch": "1", "lr": "0.01", "train_loss": "0.250000", "train_f": "0.500000"}
@@ -138,4 +138,4 @@ def test_a_diverged_training_is_named(video: Video) -> None:
 
 def test_an_unknown_model_is_named() -> None:
     with pytest.raises(InputError, match="got 'nothing' in the row's `model`"):
-        scene_networks.build(replace(ROW, model="nothing"))
+        networks.build(replace(ROW, model="nothing"))

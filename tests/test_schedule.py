@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from flowsight import schedule
+from flowsight.classifiers.params import TrainParams
 from flowsight.errors import InputError
-from flowsight.rows import TrainParams
-from flowsight.schedule import Epoch
+from flowsight.training import schedule
+from flowsight.training.schedule import Epoch
 
 
 def params(**changes: object) -> TrainParams:

@@ -19,10 +19,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flowsight import checkpoint, config, networks, resume, rows, training
+from flowsight.classifiers import networks
+from flowsight.classifiers import params as rows
+from flowsight.classifiers.params import InputParams, NetworkParams, RowParams, TrainParams
 from flowsight.errors import InputError, ResourceError
-from flowsight.rows import InputParams, NetworkParams, RowParams, TrainParams
-from flowsight.schedule import Epoch
+from flowsight.nn import checkpoint
+from flowsight.params import config
+from flowsight.training import loop, resume
+from flowsight.training.schedule import Epoch
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -84,9 +88,7 @@ def fit(toy: Any, row: RowParams = ROW, **options: Any) -> Result:
     params = dataclasses.replace(config.load(ROOT / "params.yaml"), threads=1, seed=1)
     options = {"packs": toy.flow, "split": toy.split, "scratch_key": "train/key", **options}
     options.setdefault("log", lambda metrics, step: None)
-    result = training.fit(
-        row=row, row_name="temporal", params=params, manifest=toy.manifest, **options
-    )
+    result = loop.fit(row=row, row_name="temporal", params=params, manifest=toy.manifest, **options)
     resume.discard(options["scratch_key"])
     return result
 
@@ -192,8 +194,8 @@ def test_killed_after_the_last_epoch(toy: Any) -> None:
         "packs": toy.flow,
         "scratch_key": "train/key",
     }
-    first = training.fit(**options, log=lambda metrics, step: None)
-    again = training.fit(**options, log=lambda metrics, step: pytest.fail("trained again"))
+    first = loop.fit(**options, log=lambda metrics, step: None)
+    again = loop.fit(**options, log=lambda metrics, step: pytest.fail("trained again"))
     assert as_bytes(first[0]) == as_bytes(again[0]) and first[1] == again[1]
 
 
@@ -285,7 +287,7 @@ def test_faults(toy: Any, tmp_path: Path) -> None:
         fit(toy, split=split)
     with pytest.raises(InputError, match="phase1"):
         fit(toy, init=tmp_path / "phase1")
-    with pytest.raises(InputError, match="src/flowsight/models"):
+    with pytest.raises(InputError, match="src/flowsight/systems"):
         fit(toy, dataclasses.replace(ROW, model="none"))
 
 
@@ -306,7 +308,7 @@ def test_out_of_memory_says_what_to_do(toy: Any, monkeypatch: pytest.MonkeyPatch
     def explode(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("flowsight.tasks.classification.Classification.forward", explode)
+    monkeypatch.setattr("flowsight.classifiers.task.Classification.forward", explode)
     with pytest.raises(ResourceError, match="FLOWSIGHT_MICRO_BATCH=2"):
         fit(toy)
 
@@ -326,7 +328,7 @@ _SCRIPT = """
 import dataclasses, json, sys, time
 from pathlib import Path
 from flowsight import checkpoint, config, resume, schedule, schema, training
-from flowsight.rows import RowParams
+from flowsight.classifiers.params import RowParams
 options = json.loads(sys.argv[1])
 params = dataclasses.replace(config.load(options["params"]), threads=1, seed=1)
 state, history = training.fit(
@@ -380,7 +382,7 @@ import dataclasses, json, os, sys
 from pathlib import Path
 from torch import distributed, nn
 from flowsight import checkpoint, config, networks, schedule, schema, training
-from flowsight.rows import RowParams
+from flowsight.classifiers.params import RowParams
 options = json.loads(sys.argv[1])
 out = Path(options["out"])
 class Witness(nn.Identity):

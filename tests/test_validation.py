@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flowsight import validation
 from flowsight.datasets import tables
+from flowsight.datasets.clips import validation
 from flowsight.errors import GateError, InputError
 from flowsight.video.pack import write_pack
 

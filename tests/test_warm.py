@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flowsight import warm
+from flowsight.pipeline import warm
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux 5.3 or later")
 

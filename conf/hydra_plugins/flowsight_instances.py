@@ -12,8 +12,8 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from flowsight import image_instances
-from flowsight.models.blocks import last_blocks
+from flowsight.nn.blocks import last_blocks
+from flowsight.systems.saliency import instances as image_instances
 
 
 def instances(
@@ -121,10 +121,10 @@ def _item(name: str, row: DictConfig, split_id: str) -> dict[str, str]:
 
 
 def _code(model: str) -> str:
-    """What of `src/flowsight/models` a network is: a file, or for a family of them a folder."""
-    spec = find_spec(f"flowsight.models.{model}")
+    """What of `src/flowsight/systems` a network is: a file, or for a family of them a folder."""
+    spec = find_spec(f"flowsight.systems.{model}.network")
     is_folder = spec is not None and spec.submodule_search_locations is not None
-    return model if is_folder else f"{model}.py"
+    return f"{model}/network" if is_folder else f"{model}/network.py"
 
 
 def scene_instances(scenes: DictConfig, systems: ListConfig) -> DictConfig:

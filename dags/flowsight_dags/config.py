@@ -14,8 +14,8 @@ from pathlib import Path
 
 from airflow.sdk import CronTriggerTimetable
 
-from flowsight import pipeline
 from flowsight.errors import InputError
+from flowsight.pipeline import dvc_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 """The repository that these DAGs were parsed from."""
@@ -102,7 +102,7 @@ def choices(group: str) -> list[str]:
 @cache
 def params() -> dict[str, object]:
     """`params.yaml` as it stands in the repository: the defaults of the forms."""
-    return pipeline.read_yaml(ROOT / "params.yaml")
+    return dvc_yaml.read_yaml(ROOT / "params.yaml")
 
 
 def systems() -> list[str]:
@@ -114,6 +114,6 @@ def systems() -> list[str]:
 
 def served() -> list[str]:
     """Those of them that can be registered: each has a module that knows how it is served."""
-    modules = Path(pipeline.__file__).parent / "serving/systems"
+    modules = Path(dvc_yaml.__file__).parent / "serving/systems"
     here = {path.stem for path in modules.iterdir()}
     return [name for name in systems() if name in here]

@@ -29,9 +29,9 @@ from airflow.sdk.definitions.context import Context
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from kubernetes.client import models as k8s
 
-from flowsight import pipeline
 from flowsight.errors import InputError
-from flowsight.nodes import Needs
+from flowsight.pipeline import dvc_yaml
+from flowsight.pipeline.nodes import Needs
 from flowsight_dags import notify, outcome
 
 # the pod's stdout goes to the log and, as `outcome.result` has it, to Airflow's side container
@@ -80,7 +80,7 @@ def load() -> PodConfig:
             f"FLOWSIGHT_POD_CONFIG: expected a YAML file for FLOWSIGHT_RUNNER=kubernetes, got "
             f"{str(path)!r}; docs/airflow.md has an example"
         )
-    content = pipeline.read_yaml(path) or {}
+    content = dvc_yaml.read_yaml(path) or {}
     known = {entry.name for entry in fields(PodConfig)}
     if unknown := set(content) - known:
         raise InputError(f"{path}: unknown {', '.join(sorted(unknown))}; known: {sorted(known)}")

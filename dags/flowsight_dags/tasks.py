@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 
-from flowsight.nodes import Needs
+from flowsight.pipeline.nodes import Needs
 from flowsight_dags import config
 from flowsight_dags.notify import Notify
 

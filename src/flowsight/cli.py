@@ -26,7 +26,7 @@ def repro(
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Stages side by side.")] = 1,
 ) -> None:
     """Run the pipeline: only what changed since the last time."""
-    from flowsight import running
+    from flowsight.pipeline import running
 
     running.repro(targets or [], force=force, jobs=jobs)
 
@@ -38,7 +38,7 @@ def compose(
     ] = None,
 ) -> None:
     """Write params.yaml from conf/ (what `dvc exp run -S` does before it runs)."""
-    from flowsight import composing
+    from flowsight.pipeline import composing
 
     params = composing.compose(overrides or [])
     typer.echo(f"params.yaml: {composing.describe(params)}")
@@ -82,13 +82,13 @@ def flow(
     ] = False,
 ) -> None:
     """Optical flow of one video as a pack of JPEGs."""
-    from flowsight import flow_packing
+    from flowsight.datasets.clips import flow as flow_packing
 
     settings = {"method": method, "preset": preset, "backend": backend, "size": size}
     flow_packing.flow_of_video(video, out, bound_px=bound_px, quality=quality, **settings)
     typer.echo(f"{out} is ready")
     if preview:
-        from flowsight import flow_preview
+        from flowsight.video import preview as flow_preview
 
         picture, film = out.with_suffix(".png"), out.with_suffix(".webm")
         longest_px = flow_preview.preview(video, out, picture, film)

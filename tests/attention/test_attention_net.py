@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from flowsight.attention import attention_net
+from flowsight.systems.two_stream.maps import attention_net
 
 
 def test_parts_and_range() -> None:

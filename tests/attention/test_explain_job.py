@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from flowsight import checkpoint, config, explain_job, networks
-from flowsight.attention import gradcam
-from flowsight.config import Params
-from flowsight.datasets.clips import full_frames, load_clips
+from flowsight.batches.clips import full_frames, load_clips
+from flowsight.classifiers import networks
+from flowsight.classifiers.params import ExplainsParams, RowParams
 from flowsight.errors import InputError
-from flowsight.rows import ExplainsParams, RowParams
+from flowsight.nn import checkpoint, gradcam
+from flowsight.params import config
+from flowsight.params.config import Params
+from flowsight.systems.two_stream import explain
 from flowsight.video import pack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,11 +93,11 @@ def make(toy: Any, params: Params, row: str, root: Path, out: str = "out") -> Pa
         "network": root / out / "network",
     }
     if explains.through is None:
-        explain_job.explain(row, flow=flow, **given)
+        explain.explain(row, flow=flow, **given)
     else:
         through = {"packs": packs[explains.through], "checkpoint": root / explains.through}
         named = {f"through_{key}": value for key, value in through.items()}
-        explain_job.learn(row, **named, **given)
+        explain.learn(row, **named, **given)
     return root / out
 
 
@@ -191,7 +193,7 @@ def test_rows_that_explain_nothing(toy: Any, params: Params, tmp_path: Path) -> 
         ("manifest", "split", "packs", "checkpoint", "out", "network"), tmp_path
     )
     with pytest.raises(InputError, match=r"rows\.spatial\.explains to name a row"):
-        explain_job.explain("spatial", flow=tmp_path, **nowhere)
+        explain.explain("spatial", flow=tmp_path, **nowhere)
     where = {"through_packs": tmp_path, "through_checkpoint": tmp_path}
     with pytest.raises(InputError, match=r"rows\.keys\.explains\.through"):
-        explain_job.learn("keys", **where, **nowhere)
+        explain.learn("keys", **where, **nowhere)

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from flowsight import checkpoint, config
-from flowsight.attention import attention_net, extraction, gradcam
-from flowsight.datasets.clips import full_frames, load_clips
+from flowsight.batches.clips import full_frames, load_clips
+from flowsight.classifiers.params import RowParams
 from flowsight.errors import InputError
-from flowsight.models import two_stream
-from flowsight.rows import RowParams
+from flowsight.nn import checkpoint, gradcam
+from flowsight.params import config
+from flowsight.systems.two_stream import network as two_stream
+from flowsight.systems.two_stream.maps import attention_net, extraction
 from flowsight.video import pack
 
 CLASSES = ("kick", "walk")

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowsight.attention import attention_net, learning
-from flowsight.attention.gating import GatedFrame, GatedLoss, gate
+from flowsight.systems.two_stream.maps import attention_net, learning
+from flowsight.systems.two_stream.maps.gating import GatedFrame, GatedLoss, gate
 
 SIZE, CELLS = 32, 8  # input px, map px
 NUMBERS: dict[str, Any] = {

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowsight.attention import gradcam
-from flowsight.attention.gradcam import grad_cam
 from flowsight.errors import InputError
-from flowsight.models import two_stream
+from flowsight.nn import gradcam
+from flowsight.nn.gradcam import grad_cam
+from flowsight.systems.two_stream import network as two_stream
 
 
 def small(name: str, modality: str = "rgb") -> nn.Module:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowsight.attention import key_frames
-from flowsight.attention.key_frames import EVERY_FRAME, KeyFrames, between
 from flowsight.errors import InputError
 from flowsight.flow.quantize import quantize
+from flowsight.systems.two_stream.maps import key_frames
+from flowsight.systems.two_stream.maps.key_frames import EVERY_FRAME, KeyFrames, between
 from flowsight.video import pack
 
 HEIGHT, WIDTH, CELL = 48, 96, 8  # of the video; a map's pixel is 8 px

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flowsight.attention import learning
-from flowsight.attention.learning import Example, Learnt
 from flowsight.errors import InputError
+from flowsight.systems.two_stream.maps import learning
+from flowsight.systems.two_stream.maps.learning import Example, Learnt
 
 
 def examples(num_clips: int = 10, frames: int = 4) -> list[Example]:

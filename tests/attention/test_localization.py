@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from flowsight.attention import localization as loc
+from flowsight.metrics import localization as loc
 
 MASK = np.array([[0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]], dtype=bool)
 MAP = np.array([[0.0, 0.4, 1.0, 0.6], [0.0, 0.5, 0.2, 0.0], [0.3, 0.0, 0.0, 0.0]])
@@ -88,5 +88,5 @@ def test_wrong_input() -> None:
 
 
 def test_loads_no_torch() -> None:
-    code = "import sys, flowsight.attention.localization; assert 'torch' not in sys.modules"
+    code = "import sys, flowsight.metrics.localization; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

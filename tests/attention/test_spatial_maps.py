@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from flowsight import checkpoint, config, networks
-from flowsight.attention import spatial_maps
-from flowsight.datasets.clips import load_clips, network_input, read_images
-from flowsight.datasets.transforms import resize_short_side
+from flowsight.batches.clips import load_clips, network_input, read_images
+from flowsight.batches.transforms import resize_short_side
+from flowsight.classifiers import networks
 from flowsight.errors import InputError
-from flowsight.models import residual3d
+from flowsight.nn import checkpoint
+from flowsight.params import config
+from flowsight.systems.residual3d import network as residual3d
+from flowsight.systems.residual3d import spatial_maps
 from flowsight.video import pack
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from flowsight import composing
+from flowsight.pipeline import composing
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from flowsight import pipeline
 from flowsight.cluster import memory
 from flowsight.cluster.workplace import Workplace
+from flowsight.pipeline import dvc_yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,10 +22,10 @@ def test_first_half_is_of_the_rows_own_batch(
 ) -> None:
     stage = next(
         stage
-        for stage in pipeline.load(ROOT).values()
+        for stage in dvc_yaml.load(ROOT).values()
         if stage.group == group and (stage.key or "").startswith(f"{row}-")
     )
-    own = pipeline.read_yaml(ROOT / "params.yaml")
+    own = dvc_yaml.read_yaml(ROOT / "params.yaml")
     for key in (*rows, row, "train", "batch_size"):
         own = own[key]
     place = Workplace(repo="", home=tmp_path, runs=str(tmp_path), scratch=tmp_path)

@@ -43,7 +43,7 @@ def real(toy: Toy) -> Toy:
             shutil.copy(ROOT / name, toy.source / name)
     (toy.source / "step").unlink()
     # what the installed package does not say: the tree's own code must run
-    path = toy.source / "src/flowsight/datasets/splits.py"
+    path = toy.source / "src/flowsight/datasets/clips/splits.py"
     path.write_text(path.read_text() + '\nprint("the code of the commit")\n')
     toy.commit("the real pipeline")
     return toy

@@ -18,7 +18,7 @@ import psutil
 from cluster_processes import Service, kill_all, until
 from cluster_topology import BIN, Cluster
 
-from flowsight import pipeline
+from flowsight.pipeline import dvc_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "faults"
@@ -87,7 +87,7 @@ def events(cluster: Cluster) -> list[dict[str, Any]]:
 
 def stage_of(root: Path, event: dict[str, Any]) -> str:
     """The stage whose command a process ran."""
-    stages = pipeline.load(root).values()
+    stages = dvc_yaml.load(root).values()
     (name,) = [stage.name for stage in stages if shlex.split(stage.cmd) == event["command"]]
     return name
 
@@ -173,7 +173,7 @@ class Visible:
         self.num_fragments = len(fragments)
         for path in fragments:
             try:
-                (entry,) = pipeline.read_yaml(path).values()
+                (entry,) = dvc_yaml.read_yaml(path).values()
                 for out in entry["outs"]:
                     self.check(out["md5"], f"{path.name}: {out['path']}")
             except Exception as error:

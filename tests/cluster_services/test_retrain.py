@@ -48,7 +48,7 @@ from cluster_story import (
 )
 from cluster_topology import BIN, Cluster
 
-from flowsight import pipeline
+from flowsight.pipeline import dvc_yaml
 
 pytestmark = [
     pytest.mark.workers,
@@ -188,11 +188,11 @@ def test_nothing_published_is_computed_twice(cluster: Cluster, story: dict[str, 
     root = checkout(cluster)
     started = [event for event in events(cluster) if event["event"] == "start"]
     counted = Counter(stage_of(root, event) for event in started)
-    expected = Counter(dict.fromkeys(pipeline.load(root), 1))
+    expected = Counter(dict.fromkeys(dvc_yaml.load(root), 1))
     expected.update(stage_of(root, event) for event in story["killed"])
     assert counted == expected
     ended = Counter(stage_of(root, e) for e in events(cluster) if e["event"] == "end")
-    assert ended == Counter(dict.fromkeys(pipeline.load(root), 1))
+    assert ended == Counter(dict.fromkeys(dvc_yaml.load(root), 1))
     homes = {Path(event["home"]).name for event in started}
     assert homes == {"one", "two"}, "both workers must have worked, the third not"
 
@@ -206,7 +206,7 @@ def test_a_stage_run_by_hand_meanwhile_is_not_computed(story: dict[str, Any]) ->
 def test_no_half_output_was_ever_visible(cluster: Cluster, story: dict[str, Any]) -> None:
     visible: Visible = story["visible"]
     assert visible.wrong == []
-    assert visible.num_fragments == len(pipeline.load(checkout(cluster)))
+    assert visible.num_fragments == len(dvc_yaml.load(checkout(cluster)))
     assert len(visible.checked) > visible.num_fragments
 
 
@@ -281,7 +281,7 @@ def calm(cluster: Cluster, story: dict[str, Any]) -> str:
 def test_the_same_settings_give_the_same_bytes(cluster: Cluster, calm: str) -> None:
     locks = [git("show", f"runs/{run}:dvc.lock", at=cluster.repo) for run in (RUN, calm)]
     assert locks[0] == locks[1]
-    assert len(keys(cluster, f"runs/{calm}/")) >= len(pipeline.load(checkout(cluster)))
+    assert len(keys(cluster, f"runs/{calm}/")) >= len(dvc_yaml.load(checkout(cluster)))
     fetched = hashes(fetch_results(cluster, calm) / "results")
     assert len(fetched) > 5
     assert fetched == hashes(checkout(cluster) / "results")

@@ -12,7 +12,7 @@ from cluster_processes import Services, until
 from cluster_story import ENDED, ROOT, bare_repository, failures, git
 from cluster_topology import Cluster
 
-from flowsight import pipeline
+from flowsight.pipeline import dvc_yaml
 
 pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.timeout(3600)]
 
@@ -30,7 +30,7 @@ def test_two_workers_make_the_committed_lock(services: Services) -> None:
         timeout_sec=3000,
         every_sec=2,
     )
-    print(f"\n{len(pipeline.load(ROOT))} stages in {time.monotonic() - begin:.0f} s")
+    print(f"\n{len(dvc_yaml.load(ROOT))} stages in {time.monotonic() - begin:.0f} s")
     assert cluster.run_state("retrain", "whole") == "success", failures(cluster, "whole")
     # prepare writes params.yaml anew, from the same choices
     assert git("show", "runs/whole:params.yaml", at=cluster.repo) == (

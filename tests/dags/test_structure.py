@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flowsight import nodes
+from flowsight.pipeline import nodes
 
 from .conftest import ROOT, copy_repository, load_dags
 

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from flowsight.datasets import background
-from flowsight.datasets.background import open_video
-from flowsight.datasets.rendering import scenes
+from flowsight.datasets.scenes import videos
+from flowsight.datasets.scenes.videos import open_video
 from flowsight.errors import InputError
+from flowsight.samples import scenes
 
 ID = "baseline/street"
 SHAPE = (6, 8)
@@ -46,10 +46,10 @@ def test_a_video_is_read(video: Path, tmp_path: Path) -> None:
     found = open_video(tmp_path, ID)
     assert (len(found), found.shape, found.temporal_roi) == (10, (6, 8), range(2, 9))
     assert found.item_id(2) == "baseline/street/000003"
-    assert [int(frame.mean().round()) for frame in background.frames(found)] == [
+    assert [int(frame.mean().round()) for frame in videos.frames(found)] == [
         10 * number for number in range(1, 11)
     ]
-    truth = background.read_truth(found, 4)
+    truth = videos.read_truth(found, 4)
     assert truth[0].tolist() == [0, 50, 85, 170, 255, 0, 0, 0]
     assert (truth[5] == 85).all()  # outside the region of interest
     assert [path.name for path in found.truths[:2]] == ["gt000001.png", "gt000002.png"]
@@ -60,15 +60,15 @@ def test_the_first_half_of_the_truth_trains(video: Path, tmp_path: Path) -> None
 
 
 def test_a_truth_in_colour_is_the_same(video: Path, tmp_path: Path) -> None:
-    grey = background.read_truth(open_video(tmp_path, ID), 4)
+    grey = videos.read_truth(open_video(tmp_path, ID), 4)
     path = video / "groundtruth/gt000005.png"
     write(path, cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), cv2.COLOR_GRAY2BGR))
-    assert (background.read_truth(open_video(tmp_path, ID), 4) == grey).all()
+    assert (videos.read_truth(open_video(tmp_path, ID), 4) == grey).all()
 
 
 def all_truths(root: Path) -> None:
     video = open_video(root, ID)
-    background.read_truths(video, video.temporal_roi)
+    videos.read_truths(video, video.temporal_roi)
 
 
 def grey(path: str, value: int, shape: tuple[int, int] = SHAPE) -> Callable[[Path], None]:
@@ -152,7 +152,7 @@ def test_faults_are_named(fault: str, video: Path, tmp_path: Path) -> None:
 def test_a_frame_of_another_size(video: Path, tmp_path: Path) -> None:
     write(video / "input/in000010.jpg", np.zeros((6, 9), np.uint8))
     with pytest.raises(InputError, match=r"8x6 px.*in000010\.jpg, got 9x6"):
-        list(background.frames(open_video(tmp_path, ID)))
+        list(videos.frames(open_video(tmp_path, ID)))
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "baseline/..", "/etc"])
@@ -167,9 +167,9 @@ def test_the_median_is_the_place_without_what_passes() -> None:
     images = [place.copy() for _ in range(7)]
     for index, image in enumerate(images[:6]):
         image[index] = 255 - image[index]  # something crosses, a row a frame
-    assert (background.median_background(images) == place).all()
+    assert (videos.median_background(images) == place).all()
     two = [np.array([[3, 9]], np.uint8), np.array([[5, 7]], np.uint8)]
-    assert background.median_background(two).tolist() == [[3, 7]]
+    assert videos.median_background(two).tolist() == [[3, 7]]
 
 
 def test_the_samples_scenes_are_read(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_the_samples_scenes_are_read(tmp_path: Path) -> None:
     for name in ("baseline/street", "shadow/room"):
         video = open_video(tmp_path, name)
         assert (len(video), video.temporal_roi, video.shape) == (12, range(3, 12), (48, 64))
-        assert (background.read_truth(video, 2)[~video.region] == 85).all()
+        assert (videos.read_truth(video, 2)[~video.region] == 85).all()
 
 
 @pytest.mark.parametrize(
@@ -196,6 +196,6 @@ def test_real_videos(
     assert (len(video), video.shape, video.temporal_roi) == (num_frames, shape, scored)
     assert video.region.all()
     few = range(scored.start, scored.stop, 100)  # all take 2 s
-    count = sum(int((background.read_truth(video, index) == 255).sum()) for index in few)
+    count = sum(int((videos.read_truth(video, index) == 255).sum()) for index in few)
     assert count == pytest.approx(moving * len(few) / len(scored), rel=0.35)
-    assert (background.read_truth(video, scored.start - 1) == 85).all()
+    assert (videos.read_truth(video, scored.start - 1) == 85).all()

@@ -6,7 +6,7 @@ from itertools import chain
 
 import pytest
 
-from flowsight.datasets.batches import EpochBatches
+from flowsight.training.batches import EpochBatches
 
 
 def test_every_item_once_in_an_epoch() -> None:

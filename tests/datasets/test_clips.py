@@ -11,9 +11,8 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from flowsight.datasets import sampling, transforms
-from flowsight.datasets.batches import EpochBatches
-from flowsight.datasets.clips import (
+from flowsight.batches import sampling, transforms
+from flowsight.batches.clips import (
     Clip,
     ClipDataset,
     count_positions,
@@ -24,8 +23,9 @@ from flowsight.datasets.clips import (
     read_images,
     timeline,
 )
+from flowsight.classifiers.params import InputParams
 from flowsight.errors import InputError
-from flowsight.rows import InputParams
+from flowsight.training.batches import EpochBatches
 from flowsight.video import pack
 
 RGB = InputParams(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flowsight.datasets import folder
+from flowsight.datasets.clips.adapters import folder
 from flowsight.errors import InputError
 
 

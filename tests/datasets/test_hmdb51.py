@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flowsight.datasets import hmdb51
+from flowsight.datasets.clips.adapters import hmdb51
 from flowsight.errors import InputError
 
 NO_CLIPS = pd.DataFrame()

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flowsight.datasets import image_pairs
+from flowsight.datasets.images import pairs as image_pairs
 from flowsight.errors import GateError, InputError
 
 H, W = 24, 36

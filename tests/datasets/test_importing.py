@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from flowsight.datasets import importing
+from flowsight.datasets.clips.manifest import write_manifest
 from flowsight.datasets.importing import import_dataset, import_weights
-from flowsight.datasets.manifest import write_manifest
 from flowsight.errors import InputError, ResourceError
 from flowsight.files import sha256
 

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flowsight.datasets import manifest, tables
+from flowsight.datasets import tables
+from flowsight.datasets.clips import manifest
 from flowsight.errors import InputError
 from flowsight.files import sha256
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowsight.datasets import map_controls
-from flowsight.datasets.clips import Clip, load_clips, read_images
+from flowsight.batches import map_controls
+from flowsight.batches.clips import Clip, load_clips, read_images
+from flowsight.classifiers.params import InputParams
 from flowsight.errors import InputError
-from flowsight.rows import InputParams
 from flowsight.video import pack
 
 RGB = InputParams(

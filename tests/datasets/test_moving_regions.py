@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowsight.datasets import weizmann
-from flowsight.datasets.moving_regions import moving_regions
+from flowsight.datasets.clips.adapters import weizmann
+from flowsight.datasets.clips.moving_regions import moving_regions
 
 
 def scene(num_frames: int, height: int = 60, width: int = 80) -> np.ndarray:

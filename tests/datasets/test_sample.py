@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from flowsight.datasets import sample
 from flowsight.errors import InputError
+from flowsight.samples import rendering
 
 SMALL = {
     "num_groups": 2,
@@ -27,7 +27,7 @@ FOLDERS = ("clips", "scenes", "images")
 
 def render(folder: Path, *, seed: int = 3, workers: int = 1, **numbers: int) -> dict[str, bytes]:
     """Render a small set; returns what `read_all` reads."""
-    sample.render(
+    rendering.render(
         *(folder / name for name in FOLDERS), seed=seed, workers=workers, **(SMALL | numbers)
     )
     return read_all(folder)
@@ -77,7 +77,7 @@ def test_lists_are_ucf101s(folder: Path) -> None:
     assert train[0] == "Drink/v_Drink_g02_c01.avi 1"
     assert "Walk/v_Walk_g02_c01.avi 8" in train
     test = (lists / "testlist01.txt").read_bytes().decode().split("\r\n")[:-1]
-    assert test == [f"{name}/v_{name}_g01_c01.avi" for name in sample.CLASSES]
+    assert test == [f"{name}/v_{name}_g01_c01.avi" for name in rendering.CLASSES]
     listed = {line.split()[0] for line in [*train[:-1], *test]}
     found = {str(path.relative_to(path.parents[1])) for path in folder.glob("clips/videos/*/*.avi")}
     assert listed == found
@@ -124,7 +124,7 @@ def test_a_failed_rendering_leaves_the_old_one(
     for name in FOLDERS:
         shutil.copytree(folder / name, tmp_path / name)
     before = read_all(tmp_path)
-    monkeypatch.setattr(sample.broken, "write_broken", lambda *_: 1 / 0)
+    monkeypatch.setattr(rendering.broken, "write_broken", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         render(tmp_path, seed=9)
     assert read_all(tmp_path) == before
@@ -155,6 +155,6 @@ def test_bad_numbers_are_named(tmp_path: Path, name: str, number: int) -> None:
 
 @pytest.mark.slow
 def test_default_size_stays_under_forty_megabytes(tmp_path: Path) -> None:
-    sample.render(*(tmp_path / name for name in FOLDERS), seed=1)
+    rendering.render(*(tmp_path / name for name in FOLDERS), seed=1)
     total = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
     assert total < 40e6

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowsight.datasets import sampling
+from flowsight.batches import sampling
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowsight.datasets import background, scene_sequences
-from flowsight.datasets.rendering import scenes
-from flowsight.datasets.scene_sequences import TrainingVideo, draw, network_input
+from flowsight.datasets.scenes import videos
 from flowsight.errors import InputError
-from flowsight.scene_rows import SceneInputParams, SceneTrainParams
+from flowsight.samples import scenes
+from flowsight.systems.background import sequences
+from flowsight.systems.background.params import SceneInputParams, SceneTrainParams
+from flowsight.systems.background.sequences import TrainingVideo, draw, network_input
 
 INPUT = SceneInputParams(
     background_frames=0,
@@ -118,17 +119,17 @@ def test_inputs_of_the_network() -> None:
 
 def test_the_first_half_is_loaded(tmp_path: Path) -> None:
     scenes.render(tmp_path, seed=1, num_frames=24, shape=(48, 64))
-    source = background.open_video(tmp_path, "baseline/street")
+    source = videos.open_video(tmp_path, "baseline/street")
     half, _ = source.halves()
-    colour = scene_sequences.load(source, replace(INPUT, colour=True, background_frames=4))
+    colour = sequences.load(source, replace(INPUT, colour=True, background_frames=4))
     assert (colour.frames.shape, colour.place.shape) == ((15, 48, 64, 3), (48, 64, 3))
     assert half == range(6, 15)
-    found = scene_sequences.load(source, replace(INPUT, background_frames=4))
+    found = sequences.load(source, replace(INPUT, background_frames=4))
     assert found.frames.shape == (15, 48, 64, 1) and found.truths.shape == (15, 48, 64)
     assert (found.truths[:6] == 85).all()
-    assert (found.truths[14] == background.read_truth(source, 14)).all()
-    assert (found.place == background.median_background(list(found.frames[:4]))).all()
+    assert (found.truths[14] == videos.read_truth(source, 14)).all()
+    assert (found.place == videos.median_background(list(found.frames[:4]))).all()
     assert set(found.moving[:, 0]) <= set(half)
     assert (found.truths[tuple(found.moving.T)] == 255).all()
     with pytest.raises(InputError, match="of at most 15 frames, as baseline/street has, got 16"):
-        scene_sequences.check_length(found, replace(TRAIN, warmup_frames=12))
+        sequences.check_length(found, replace(TRAIN, warmup_frames=12))

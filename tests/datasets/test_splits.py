@@ -8,8 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flowsight.datasets import hmdb51, tables, ucf101, weizmann
-from flowsight.datasets.splits import cut_validation, write_splits
+from flowsight.datasets import tables
+from flowsight.datasets.clips.adapters import hmdb51, ucf101, weizmann
+from flowsight.datasets.clips.splits import cut_validation, write_splits
 from flowsight.errors import InputError
 
 Make = Callable[..., Path]

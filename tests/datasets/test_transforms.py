@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from flowsight.datasets import transforms
-from flowsight.datasets.transforms import Box, Images
+from flowsight.batches import transforms
+from flowsight.batches.transforms import Box, Images
 
 
 @pytest.fixture

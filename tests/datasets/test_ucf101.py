@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flowsight.datasets import actors, ucf101
+from flowsight.datasets.clips.adapters import actors, ucf101
 from flowsight.errors import InputError
 
 Ucf = Callable[..., Path]

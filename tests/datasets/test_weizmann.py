@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowsight.datasets import weizmann
-from flowsight.datasets.manifest import write_manifest
+from flowsight.classifiers import localization
+from flowsight.datasets.clips.adapters import weizmann
+from flowsight.datasets.clips.manifest import write_manifest
 from flowsight.errors import InputError
-from flowsight.evaluation import localization
 
 
 @pytest.fixture

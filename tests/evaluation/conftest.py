@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flowsight import config
-from flowsight.evaluation import Folders
 from flowsight.files import write_csv, write_json
 from flowsight.flow.quantize import quantize
+from flowsight.params import config
+from flowsight.systems.two_stream.evaluate import Folders
 from flowsight.video import pack
 
 REPOSITORY = Path(__file__).parents[2]

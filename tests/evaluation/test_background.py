@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flowsight import config, peers, scene_counts
-from flowsight.config import Params
-from flowsight.datasets import background as dataset
-from flowsight.datasets.background import Video
-from flowsight.datasets.rendering import scenes
+from flowsight.datasets.scenes import videos as dataset
+from flowsight.datasets.scenes.videos import Video
 from flowsight.errors import InputError
-from flowsight.evaluation import background, background_paper, background_pictures
 from flowsight.metrics.change_detection import Mask
-from flowsight.reporting import background as section
+from flowsight.params import config
+from flowsight.params.config import Params
+from flowsight.samples import scenes
+from flowsight.systems.background import counts, evaluate, figures, paper, peers
+from flowsight.systems.background import report as section
 
 ROOT = Path(__file__).resolve().parents[2]
 STREET, ROOM = "baseline/street", "shadow/room"
@@ -55,7 +55,7 @@ def world(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
     videos = dataset.open_videos(root / "raw", block.videos)
     for row in block.rows:
         for split_id, seen in block.splits.items():
-            scene_counts.write(
+            counts.write(
                 videos,
                 lambda v, seen=seen: truth_with_noise(v, 0.001 if v.video_id in seen else 0.05),
                 seen,
@@ -68,7 +68,7 @@ def world(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def results(params: Params, world: Path) -> Path:
     out = world / "results/background"
-    background.evaluate(params, world / "raw", world / "predictions", world / "peers", out)
+    evaluate.evaluate(params, world / "raw", world / "predictions", world / "peers", out)
     return out
 
 
@@ -78,7 +78,7 @@ def counted_again(world: Path, folder: Path, video_id: str, numbers: range) -> t
     region = cv2.imread(str(world / "raw" / video_id / "ROI.bmp"), cv2.IMREAD_GRAYSCALE) > 0
     for number in numbers:
         truth = cv2.imread(str(world / f"raw/{video_id}/groundtruth/gt{number:06d}.png"), 0)
-        mask = scene_counts.read_mask(folder, video_id, number - 1)
+        mask = counts.read_mask(folder, video_id, number - 1)
         scored = np.isin(truth, (0, 50, 255)) & region
         tp += int((mask & (truth == 255) & scored).sum())
         fp += int((mask & (truth != 255) & scored).sum())
@@ -121,15 +121,15 @@ def test_counts_and_masks_of_every_scored_frame(world: Path) -> None:
     assert list(table.columns) == ["item_id", "subset", "tp", "fp", "fn", "tn"]
     assert table.subset.value_counts().to_dict() == {"unseen": 18, "train": 9, "test": 9}
     assert table.item_id[0] == "baseline/street/000007"
-    masks = scene_counts.read_mask(world / "predictions/recurrent-street", STREET, 23)
+    masks = counts.read_mask(world / "predictions/recurrent-street", STREET, 23)
     assert masks.shape == (60, 80) and masks.dtype == bool
     with pytest.raises(InputError, match=r"street\.zip"):
-        scene_counts.read_mask(world / "predictions/recurrent-street", STREET, 3)  # not scored
+        counts.read_mask(world / "predictions/recurrent-street", STREET, 3)  # not scored
 
 
 def test_the_same_input_gives_the_same_bytes(params: Params, world: Path, results: Path) -> None:
     again = world / "again"
-    background.evaluate(params, world / "raw", world / "predictions", world / "peers", again)
+    evaluate.evaluate(params, world / "raw", world / "predictions", world / "peers", again)
     peers.run(world / "raw", params.scenes_block(), world / "peers2")
     for one, other in ((results, again), (world / "peers", world / "peers2")):
         names = sorted(p.relative_to(one) for p in one.rglob("*") if p.is_file())
@@ -159,7 +159,7 @@ def test_reasons_on_the_papers_own_videos(params: Params) -> None:
         for part, f in (("second_half", 0.91234), ("all", 0.95))
     ]
     names = ["method", "split_id", "video_id", "seen", "part", "f_measure", "recall", "precision"]
-    table = background_paper.paper_table(pd.DataFrame(rows, columns=names), own)
+    table = paper.paper_table(pd.DataFrame(rows, columns=names), own)
     row = table[(table.method == "proposed") & (table["item"] == "highway")].set_index("metric")
     assert row.ours["f_measure"] == 0.9123
     assert "does not say which frames it tests" in row.why["f_measure"]
@@ -182,7 +182,7 @@ def test_pictures_show_what_was_judged(params: Params, world: Path, results: Pat
     assert image.shape == (60, 7 * 80 + 6 * 4, 3)
     truth = np.array([[255, 255, 0, 50, 85, 0]], np.uint8)
     mask = np.array([[1, 0, 1, 1, 1, 0]], bool)
-    colours = background_pictures.judged(mask, truth)[0].tolist()
+    colours = figures.judged(mask, truth)[0].tolist()
     white, blue, red, grey, black = colours[0], colours[1], colours[2], colours[4], colours[5]
     assert min(white) > 200 and blue[0] == max(blue) and red[2] == max(red)
     assert colours[3] == red and len(set(grey)) == 1 and black == [0, 0, 0]
@@ -224,14 +224,14 @@ def render(values: dict[str, object]) -> str:
 def test_predictions_that_do_not_fit_are_named(params: Params, world: Path, tmp_path: Path) -> None:
     videos = dataset.open_videos(world / "raw", (STREET, ROOM))
     with pytest.raises(InputError, match=r"expected predictions in .*counts\.parquet"):
-        scene_counts.read(tmp_path, videos)
+        counts.read(tmp_path, videos)
     table = pd.read_parquet(world / "predictions/recurrent-street/counts.parquet")
     table.iloc[1:].to_parquet(tmp_path / "counts.parquet", index=False)
     with pytest.raises(InputError, match=r"each of the 36 scored frames once .* got 35 others"):
-        scene_counts.read(tmp_path, videos)
+        counts.read(tmp_path, videos)
     table.drop(columns="tn").to_parquet(tmp_path / "counts.parquet", index=False)
     with pytest.raises(InputError, match=r"expected the columns item_id, .* got item_id"):
-        scene_counts.read(tmp_path, videos)
+        counts.read(tmp_path, videos)
 
 
 @pytest.mark.parametrize("name", ["mog2", "knn", "cnt", "gsoc", "lsbp"])

@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flowsight import evaluation
-from flowsight.config import FusionParams
 from flowsight.errors import InputError
-from flowsight.evaluation import Folders, predictions
+from flowsight.evaluation import predictions
+from flowsight.params.config import FusionParams
+from flowsight.systems.two_stream import evaluate as evaluation
+from flowsight.systems.two_stream.evaluate import Folders
 
 World = SimpleNamespace
 
@@ -229,7 +230,7 @@ def test_stages_run_as_dvc_runs_them(
 
 def test_neither_stage_loads_torch() -> None:
     code = (
-        "import sys, flowsight.evaluation, flowsight.reporting; "
+        "import sys, flowsight.systems.two_stream.evaluate, flowsight.reporting; "
         "sys.exit(' '.join({'torch', 'torchvision', 'mlflow', 'lightning'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

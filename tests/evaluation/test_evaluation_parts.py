@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowsight.evaluation import figures, localization, overlays
+from flowsight.classifiers import localization
+from flowsight.evaluation import figures, overlays
 from flowsight.evaluation.overlays import Panels
 
 

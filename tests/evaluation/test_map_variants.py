@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from flowsight.config import FusionParams, Params
-from flowsight.datasets.clips import load_clips
-from flowsight.evaluation import evaluate, localization
-from flowsight.reporting import two_stream
-from flowsight.rows import ExplainsParams
+from flowsight.batches.clips import load_clips
+from flowsight.classifiers import localization
+from flowsight.classifiers.params import ExplainsParams
+from flowsight.params.config import FusionParams, Params
+from flowsight.systems.two_stream import report
+from flowsight.systems.two_stream.evaluate import evaluate
 
 VARIANTS = {
     "block1": ({}, ("layer2",)),
@@ -129,7 +130,7 @@ def test_shuffled_maps_are_those_that_training_shuffles(world: SimpleNamespace) 
 
 
 def test_the_page_says_what_each_map_is(world: SimpleNamespace) -> None:
-    shown = two_stream.content(
+    shown = report.content(
         world.results, world.root / "history", world.folders.manifest, world.params
     )["localization"]
     how = {card["row"]: card["how"] for card in shown["maps"]}

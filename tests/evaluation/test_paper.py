@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from flowsight.evaluation import paper
+from flowsight.systems.two_stream import paper
 
 World = SimpleNamespace
 

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flowsight import evaluation, reporting
-from flowsight.config import FusionParams
-from flowsight.reporting import charts, formats, schedules
+from flowsight import reporting
+from flowsight.params.config import FusionParams
+from flowsight.reporting import charts, formats
 from flowsight.reporting.charts import Line
+from flowsight.systems.two_stream import evaluate, schedules
 
 World = SimpleNamespace
 
@@ -36,7 +37,7 @@ def write(world: World, results: Path, out: Path) -> str:
 def folder(world_template: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with `two_stream` (results) and `report` (the page)."""
     root = tmp_path_factory.mktemp("report")
-    evaluation.evaluate(
+    evaluate.evaluate(
         "two_stream", world_template.params, world_template.folders, root / "two_stream"
     )
     write(world_template, root, root / "report")
@@ -133,7 +134,7 @@ def test_a_study_shows_the_headline_against_its_controls(
             source = predictions / f"{stream}-{split}.parquet"
             shutil.copy(source, predictions / f"{stream}_shuffled-{split}.parquet")
     folders = dataclasses.replace(world_template.folders, predictions=predictions)
-    evaluation.evaluate("two_stream", study.params, folders, tmp_path / "results/two_stream")
+    evaluate.evaluate("two_stream", study.params, folders, tmp_path / "results/two_stream")
     page = write(study, tmp_path / "results", tmp_path / "report")
     table = page[page.index('id="controls"') :]
     table = table[: table.index("</table>")]

@@ -11,10 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flowsight import evaluation, reporting
+from flowsight import reporting
 from flowsight.errors import InputError
-from flowsight.evaluation import Folders, leakage, regions, residual3d, residual3d_paper
 from flowsight.files import write_csv
+from flowsight.systems.residual3d import evaluate as residual3d
+from flowsight.systems.residual3d import leakage, paper, regions
+from flowsight.systems.two_stream import evaluate
+from flowsight.systems.two_stream.evaluate import Folders
 from flowsight.video import pack
 
 World = SimpleNamespace
@@ -50,7 +53,7 @@ def clip_world(world_template: World, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def results(clip_world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("results") / "residual3d"
-    evaluation.evaluate("residual3d", clip_world.params, clip_world.folders, out)
+    evaluate.evaluate("residual3d", clip_world.params, clip_world.folders, out)
     return out
 
 
@@ -78,7 +81,7 @@ def test_numbers_are_those_of_the_predictions(clip_world: World, results: Path) 
 
 
 def test_twice_the_same_bytes(clip_world: World, results: Path, tmp_path: Path) -> None:
-    evaluation.evaluate("residual3d", clip_world.params, clip_world.folders, tmp_path / "again")
+    evaluate.evaluate("residual3d", clip_world.params, clip_world.folders, tmp_path / "again")
     names = sorted(p.relative_to(results) for p in results.rglob("*") if p.is_file())
     assert len(names) > 8
     for name in names:
@@ -128,7 +131,7 @@ def changed_split(world: World, tmp_path: Path) -> Folders:
 def test_a_group_on_two_sides_is_refused(clip_world: World, tmp_path: Path) -> None:
     folders = changed_split(clip_world, tmp_path)
     with pytest.raises(InputError, match=r"split 2, got 1 on several, first g\d\d in test and tr"):
-        evaluation.evaluate("residual3d", clip_world.params, folders, tmp_path / "out")
+        evaluate.evaluate("residual3d", clip_world.params, folders, tmp_path / "out")
     assert not (tmp_path / "out").exists(), "no number is told"
 
 
@@ -176,14 +179,14 @@ def test_what_may_be_compared(clip_world: World) -> None:
     scores = pd.DataFrame(
         {"row": [*ROWS, *ROWS], "split_id": ["1", "1", "2", "2"], "top1": [0.44, 0.46, 0.4, 0.42]}
     )
-    table = residual3d_paper.paper_table(scores, params, {"ok": 13320})
+    table = paper.paper_table(scores, params, {"ok": 13320})
     first = table[(table["table"] == "1") & (table["method"] != "DenseNet3D")]
     assert first["ours"].tolist() == [44.0, 46.0] and first["comparable"].all()
     second = table[(table["table"] == "2") & (table["dataset"] == "UCF-101")]
     attended = second[second["method"] == "Residual attention (proposed)"].iloc[0]
     assert attended["ours"] == 44.0 and not attended["comparable"]
     assert "table 2 cannot be training from scratch" in attended["why"]
-    lost = residual3d_paper.paper_table(scores, params, {"ok": 44, "absent": 13276})
+    lost = paper.paper_table(scores, params, {"ok": 44, "absent": 13276})
     assert not lost["comparable"].any()
 
 
@@ -194,7 +197,7 @@ def test_predictions_without_views_are_refused(clip_world: World, tmp_path: Path
     pd.read_parquet(path).drop(columns="views_right").to_parquet(path, index=False)
     folders = dataclasses.replace(clip_world.folders, predictions=predictions)
     with pytest.raises(InputError, match=r"resnet3d-1.parquet; predict again"):
-        evaluation.evaluate("residual3d", clip_world.params, folders, tmp_path / "out")
+        evaluate.evaluate("residual3d", clip_world.params, folders, tmp_path / "out")
 
 
 def test_the_page_has_its_part(clip_world: World, results: Path, tmp_path: Path) -> None:

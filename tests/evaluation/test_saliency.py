@@ -12,13 +12,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flowsight import config, evaluation, files
-from flowsight.config import Params
-from flowsight.datasets import image_pairs
+from flowsight import files
+from flowsight.datasets.images import pairs as image_pairs
 from flowsight.errors import InputError
-from flowsight.evaluation import saliency, saliency_paper
 from flowsight.metrics import saliency as metrics
-from flowsight.reporting import saliency as page
+from flowsight.params import config
+from flowsight.params.config import Params
+from flowsight.systems.saliency import evaluate as saliency
+from flowsight.systems.saliency import paper
+from flowsight.systems.saliency import report as page
+from flowsight.systems.two_stream import evaluate
 from flowsight.video import pack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,7 +95,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def results(run: Run) -> Path:
     out = run.root / "results/saliency"
-    evaluation.evaluate("saliency", run.params, run.folders, out)
+    evaluate.evaluate("saliency", run.params, run.folders, out)
     return out
 
 
@@ -152,7 +155,7 @@ def test_curves_and_pictures(results: Path) -> None:
 
 
 def test_the_same_inputs_give_the_same_bytes(run: Run, results: Path, tmp_path: Path) -> None:
-    evaluation.evaluate("saliency", run.params, run.folders, tmp_path / "again")
+    evaluate.evaluate("saliency", run.params, run.folders, tmp_path / "again")
     for path in results.rglob("*.*"):
         other = tmp_path / "again" / path.relative_to(results)
         assert files.sha256(path) == files.sha256(other), path.name
@@ -169,7 +172,7 @@ def compared(run: Run, **images: Any) -> pd.DataFrame:
     scores = pd.DataFrame(
         [("fcn", "1", 0.91), ("fcn_f", "1", 0.9)], columns=["row", "split_id", "f_beta"]
     )
-    table = saliency_paper.paper_table(scores, params, {"ok": 9, "quarantined": 1})
+    table = paper.paper_table(scores, params, {"ok": 9, "quarantined": 1})
     assert len(table) == 36
     return table.set_index(["dataset", "item", "metric"])
 
@@ -216,7 +219,7 @@ def test_predictions_of_other_images_are_refused(run: Run, tmp_path: Path) -> No
     def refused(message: str) -> None:
         folders = dataclasses.replace(run.folders, predictions=tmp_path)
         with pytest.raises(InputError, match=message):
-            evaluation.evaluate("saliency", run.params, folders, tmp_path / "out")
+            evaluate.evaluate("saliency", run.params, folders, tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
     refused("found no such file; run `dvc repro` for its stage")
@@ -243,7 +246,7 @@ def test_maps_that_are_missing_or_of_another_size_are_refused(run: Run, tmp_path
             members = [(f"{item}.png", png(levels)) for item, levels in maps.items()]
             pack.write_pack(tmp_path / "fcn-1.zip", members, COST)
         with pytest.raises(InputError, match=message):
-            evaluation.evaluate("saliency", run.params, folders, tmp_path / "out")
+            evaluate.evaluate("saliency", run.params, folders, tmp_path / "out")
 
 
 # the page

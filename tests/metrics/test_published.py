@@ -4,12 +4,10 @@ import filecmp
 
 import pytest
 
-from flowsight import published
+from flowsight.evaluation import published
 
 
-@pytest.mark.parametrize(
-    "name", ["two_stream_attention", "residual_attention_3d", "background_rnn", "saliency_fcn"]
-)
+@pytest.mark.parametrize("name", ["two_stream", "residual3d", "background", "saliency"])
 def test_every_table_has_the_columns_and_numbers(name: str) -> None:
     table = published.read(name)
     assert tuple(table.columns) == published.COLUMNS
@@ -17,7 +15,7 @@ def test_every_table_has_the_columns_and_numbers(name: str) -> None:
 
 
 def test_first_printed_number() -> None:
-    row = published.read("two_stream_attention").iloc[8]
+    row = published.read("two_stream").iloc[8]
     assert (row["table"], row["dataset"], row["split"]) == ("4.1", "HMDB-51", "1")
     assert (row["item"], row["value"]) == ("fusion", 71.2)
 

@@ -10,10 +10,10 @@ import torch
 import torchvision
 from torch import nn
 
-from flowsight import checkpoint
 from flowsight.errors import InputError
-from flowsight.models import backbone, two_stream
-from flowsight.models.blocks import LAST_BLOCKS, last_blocks
+from flowsight.nn import backbone, checkpoint
+from flowsight.nn.blocks import LAST_BLOCKS, last_blocks
+from flowsight.systems.two_stream import network as two_stream
 
 
 @pytest.mark.parametrize("name", backbone.TARGET_LAYERS)
@@ -140,7 +140,7 @@ def test_classifier_of_another_width_is_refused() -> None:
 
 def test_tiny_needs_no_torchvision() -> None:
     code = (
-        "import sys; from flowsight.models import two_stream;"
+        "import sys; from flowsight.systems.two_stream import network as two_stream;"
         "two_stream.build(backbone='tiny', modality='rgb', num_classes=2);"
         "assert 'torchvision' not in sys.modules"
     )

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from flowsight.errors import InputError
-from flowsight.models import background
-from flowsight.models.background import gru, lstm
+from flowsight.systems.background import network as background
+from flowsight.systems.background.network import gru, lstm
 
 
 @pytest.fixture(autouse=True)

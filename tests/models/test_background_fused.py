@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from flowsight.models import background
-from flowsight.models.background import fused
+from flowsight.systems.background import network as background
+from flowsight.systems.background.network import fused
 
 needs_triton = pytest.mark.skipif(not fused.has_triton(), reason="needs triton")
 
@@ -21,7 +21,7 @@ needs_triton = pytest.mark.skipif(not fused.has_triton(), reason="needs triton")
 COMPARED = """
 import json
 import torch
-from flowsight.models.background import fused, gru, lstm
+from flowsight.systems.background.network import fused, gru, lstm
 
 fused.PIXELS = 16
 
@@ -103,7 +103,7 @@ COMPILED = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from flowsight.models.background import kernels
+from flowsight.systems.background.network import kernels
 
 INTEGERS = dict.fromkeys(kernels.SIZES + kernels.LSTM_SIZES, "i32")
 

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from flowsight.errors import InputError
-from flowsight.models import cost, plan_search, residual3d, saliency, slimming
+from flowsight.nn import cost, plan_search, slimming
+from flowsight.systems.residual3d import network as residual3d
+from flowsight.systems.saliency import network as saliency
 
 EXAMPLE = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 LAYERS = ("conv3_3", "conv4_2", "fc6", "fc7")

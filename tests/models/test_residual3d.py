@@ -22,8 +22,8 @@ from torchvision.models.video.resnet import (
 )
 
 from flowsight.errors import InputError
-from flowsight.models import residual3d
-from flowsight.models.residual3d import attention, c3d, densenet, resnet
+from flowsight.systems.residual3d import network as residual3d
+from flowsight.systems.residual3d.network import attention, c3d, densenet, resnet
 
 BOTH = attention.factory(channel=True, spatial=True)
 
@@ -377,7 +377,7 @@ def test_learns_which_way_a_bar_moves() -> None:
 
 
 def test_needs_torch_alone() -> None:
-    script = "import sys, flowsight.models.residual3d; print(*sorted(sys.modules))"
+    script = "import sys, flowsight.systems.residual3d.network; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert "torch" in loaded, done.stderr

@@ -11,10 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import VGG16_Weights, squeezenet1_0, vgg16, vgg16_bn
 from torchvision.models.vgg import make_layers
 
-from flowsight import checkpoint
 from flowsight.errors import InputError
-from flowsight.models import saliency
-from flowsight.models.saliency import upsampling, vgg
+from flowsight.nn import checkpoint
+from flowsight.systems.saliency import network as saliency
+from flowsight.systems.saliency.network import upsampling, vgg
 
 # table 1: width x height x channels x kernels; conv1_2's 3 channels there are a misprint of 64
 TABLE_1 = {

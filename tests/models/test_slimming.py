@@ -7,9 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from flowsight.errors import InputError
-from flowsight.models import residual3d, saliency, slimming, two_stream
-from flowsight.models.channel_graph import ChannelGraph
-from flowsight.models.saliency import vgg
+from flowsight.nn import slimming
+from flowsight.nn.channel_graph import ChannelGraph
+from flowsight.systems.residual3d import network as residual3d
+from flowsight.systems.saliency import network as saliency
+from flowsight.systems.saliency.network import vgg
+from flowsight.systems.two_stream import network as two_stream
 
 EXAMPLE = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 PLANS = {

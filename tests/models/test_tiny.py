@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from flowsight.models import tiny
+from flowsight.nn import tiny
 
 
 def test_size_and_resolution() -> None:

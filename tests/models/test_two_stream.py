@@ -10,9 +10,9 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from flowsight import checkpoint
 from flowsight.errors import InputError
-from flowsight.models import backbone, two_stream
+from flowsight.nn import backbone, checkpoint
+from flowsight.systems.two_stream import network as two_stream
 
 
 @pytest.mark.parametrize(

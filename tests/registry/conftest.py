@@ -202,10 +202,10 @@ def promote(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
 
     Models are not loaded to be timed, which takes seconds each; one test does.
     """
-    from flowsight.registry import locks, probing, promoting
+    from flowsight.registry import locks, model_answers, promoting
 
     monkeypatch.setattr(locks, "repository_id", lambda root: REPOSITORY_ID)
-    monkeypatch.setattr(probing, "latency", lambda registry, model, times: 0.01)
+    monkeypatch.setattr(model_answers, "latency", lambda registry, model, times: 0.01)
 
     def call(model: str, **options: object) -> object:
         return promoting.promote(model, root=ROOT, **options)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import pytest
 
 from flowsight import tracking
 from flowsight.errors import InputError
-from flowsight.registry import remembering, store
+from flowsight.registry import history, store
 from flowsight.tracking import spool
 
 from .conftest import World, free_port, start_server, stop_server
@@ -56,7 +56,7 @@ def test_register_and_promote_with_a_log_in(
     world.publish()
     assert promote("toy").done
     assert world.aliases()["champion"] == "1"
-    entry = remembering.history(world.registry, "toy")["entries"][0]
+    entry = history.history(world.registry, "toy")["entries"][0]
     assert entry["action"] == "promote" and entry["who"].startswith("admin")
 
     # a wrong password: one line, and what a training logs waits

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flowsight.errors import FlowsightError, GateError, InputError, ResourceError
-from flowsight.registry import evidence, moving, remembering, store, trail
+from flowsight.registry import aliases, evidence, history, store, trail
 from flowsight.registry.store import NotThereError
 
 pytestmark = pytest.mark.slow
@@ -32,10 +32,10 @@ def test_no_challenger_no_champion_no_previous(world, promote: Callable) -> None
     world.registry.client.create_registered_model(world.model)
     name, registry = world.model, world.registry
     unchanged(world, lambda: promote(name), NotThereError, "expected a challenger of")
-    unchanged(world, lambda: moving.rollback(registry, name), NotThereError, "no 'champion'")
+    unchanged(world, lambda: aliases.rollback(registry, name), NotThereError, "no 'champion'")
     world.publish()
     registry.point(name, "champion", "1")
-    unchanged(world, lambda: moving.rollback(registry, name), NotThereError, "no 'previous'")
+    unchanged(world, lambda: aliases.rollback(registry, name), NotThereError, "no 'previous'")
     unchanged(world, lambda: promote(name), InputError, "is the champion already")
     unchanged(world, lambda: registry.version(name, "9"), NotThereError, "versions: 1")
 
@@ -45,8 +45,8 @@ def test_a_wrong_name_gets_the_nearest(world, promote: Callable) -> None:
     near = world.model[:-1]
     for action in (
         lambda: promote(near),
-        lambda: moving.rollback(world.registry, near),
-        lambda: remembering.history(world.registry, near),
+        lambda: aliases.rollback(world.registry, near),
+        lambda: history.history(world.registry, near),
         lambda: world.registry.version(near, "champion"),
     ):
         unchanged(world, action, NotThereError, f"did you mean '{world.model}'?")
@@ -61,7 +61,7 @@ def test_a_deleted_run(world, promote: Callable) -> None:
     unchanged(world, lambda: promote(world.model), NotThereError, says)
     world.registry.client.delete_run(first.run_id)
     back = world.registry
-    unchanged(world, lambda: moving.rollback(back, world.model), NotThereError, "was deleted")
+    unchanged(world, lambda: aliases.rollback(back, world.model), NotThereError, "was deleted")
 
 
 def test_a_missing_metric_a_nan_and_another_repository(world, promote: Callable) -> None:

@@ -9,13 +9,13 @@ import pytest
 from flowsight.metrics.bootstrap import Hits, resampled_means
 from flowsight.metrics.change_detection import Counts
 from flowsight.registry import comparing
-from flowsight.registry.subjects import scenes
+from flowsight.systems.background import judge
 
 
 def counted(video: str, counts: list[tuple[int, int, int]]) -> pd.DataFrame:
     """Frames of a video with tp, fp, fn."""
     rows = [(f"{video}/{i + 1:06d}", *c, 100) for i, c in enumerate(counts)]
-    return scenes.scored(pd.DataFrame(rows, columns=["item_id", "tp", "fp", "fn", "tn"]))
+    return judge.scored(pd.DataFrame(rows, columns=["item_id", "tp", "fp", "fn", "tn"]))
 
 
 def test_items_without_a_group_are_a_mean() -> None:

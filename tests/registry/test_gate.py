@@ -9,11 +9,11 @@ from itertools import pairwise
 import pandas as pd
 import pytest
 
-from flowsight.config import PromotionParams
+from flowsight.params.config import PromotionParams
 from flowsight.registry import gate
 from flowsight.registry.evidence import Evidence
 from flowsight.registry.gate import Verdict
-from flowsight.registry.subjects import scenes
+from flowsight.systems.background import judge as scenes
 
 HERE = "a" * 40
 LIMITS = PromotionParams(bootstrap_samples=2000)

@@ -12,21 +12,21 @@ import pandas as pd
 import pytest
 
 from flowsight import files
-from flowsight.config import PromotionParams
+from flowsight.classifiers import judge
 from flowsight.errors import FlowsightError, InputError
+from flowsight.params.config import PromotionParams
 from flowsight.registry import (
     describing,
     evidence,
     gate,
     lineage,
+    lineage_text,
     locks,
     registering,
     reproducing,
     store,
-    telling,
 )
 from flowsight.registry.candidate import Served
-from flowsight.registry.subjects import clips
 
 from .toy_project import BIN, NAMES, ROOT, call, make
 
@@ -191,7 +191,7 @@ def test_lineage_both_ways(registry: store.Registry, project: Path) -> None:
     assert of_model["consistent"] is True and set(of_model["checkpoints"]) == set(NAMES)
     names = [one["stage"] for one in of_model["stages"]]
     assert names[0] == "raw" and "train@spatial_attended" in names and len(names) == 9
-    text = telling.as_text(of_model)
+    text = lineage_text.as_text(of_model)
     assert "evaluate@two_stream" in text and of_model["data"]["splits"] in text
     by_run = lineage.trace(registry, made.run_id, project)
     assert by_run["kind"] == "run" and by_run["stages"] == of_model["stages"]
@@ -203,7 +203,7 @@ def test_lineage_both_ways(registry: store.Registry, project: Path) -> None:
     ):
         found = lineage.trace(registry, reference, project)
         assert any(ours.items() <= one.items() for one in found["models"]), reference
-        assert f"version {made.version}" in telling.as_text(found)
+        assert f"version {made.version}" in lineage_text.as_text(found)
     # the same checkpoints, another commit
     call("git", "commit", "-q", "--allow-empty", "-m", "later", at=project)
     later = lineage.trace(registry, "main", project)["models"]
@@ -294,7 +294,7 @@ def test_metrics_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({"a/top1": float("nan"), "b": 1}))
     empty = pd.DataFrame(columns=["fusion", "stream", "split_id"])
     with pytest.raises(InputError, match="NaN or infinity for a/top1"):
-        describing._metrics(path, empty, ["fusion", "stream"], clips.KIND)
+        describing._metrics(path, empty, ["fusion", "stream"], judge.KIND)
 
 
 def test_requirements_are_exact_and_cover_what_serving_imports() -> None:
@@ -302,7 +302,7 @@ def test_requirements_are_exact_and_cover_what_serving_imports() -> None:
     assert all("==" in one for one in wanted)
     program = (
         "import sys, flowsight.serving.answering, flowsight.serving.bundle, "
-        "flowsight.serving.prediction, flowsight.networks\n"
+        "flowsight.serving.prediction, flowsight.classifiers.networks\n"
         "print(*{n.partition('.')[0] for n, m in list(sys.modules.items()) "
         "if getattr(m, '__file__', None)})"
     )

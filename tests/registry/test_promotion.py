@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from flowsight.errors import GateError, InputError, ResourceError
-from flowsight.registry import candidate, moving, probing, remembering, trail
+from flowsight.registry import aliases, candidate, history, model_answers, trail
 from flowsight.registry.store import NotThereError
 from flowsight.registry.trail import Plan
 
@@ -25,7 +25,7 @@ def change(world, champion: tuple, previous: tuple, **more: object) -> None:
     """A promotion whose gate is not asked."""
     plan = Plan(action="promote", champion=champion, previous=previous, why="test")
     number = trail.next_number(trail.entries(world.registry, world.model))
-    moving.change(world.registry, world.model, number, plan, **more)
+    aliases.change(world.registry, world.model, number, plan, **more)
 
 
 def versions(world, count: int) -> None:
@@ -38,7 +38,7 @@ def versions(world, count: int) -> None:
 
 
 def steps(world) -> list[tuple]:
-    found = remembering.history(world.registry, world.model)
+    found = history.history(world.registry, world.model)
     return [(e["action"], e["from"], e["to"], e["state"]) for e in found["entries"]]
 
 
@@ -63,12 +63,12 @@ def test_register_promote_history_rollback(
     assert world.aliases() == {"champion": "2", "previous": "1", "challenger": "3"}
     promote(world.model, force="the other one is broken")
     assert world.aliases() == {"champion": "3", "previous": "2"}
-    moving.rollback(world.registry, world.model, "customers complain")
+    aliases.rollback(world.registry, world.model, "customers complain")
     assert world.aliases() == {"champion": "2", "previous": "1"}
-    moving.rollback(world.registry, world.model)
+    aliases.rollback(world.registry, world.model)
     assert world.aliases() == {"champion": "1"}
     with pytest.raises(NotThereError, match="no 'previous'"):
-        moving.rollback(world.registry, world.model)
+        aliases.rollback(world.registry, world.model)
     assert steps(world) == [
         ("promote", None, "1", "done"),
         ("promote", "1", "2", "done"),
@@ -76,13 +76,13 @@ def test_register_promote_history_rollback(
         ("rollback", "3", "2", "done"),
         ("rollback", "2", "1", "done"),
     ]
-    found = remembering.history(world.registry, world.model)
-    text = remembering.as_text(world.model, found)
+    found = history.history(world.registry, world.model)
+    text = history.as_text(world.model, found)
     assert "customers complain" in text and trail.who() in text and "gain 0.05" in text
     assert "FORCED: the other one is broken (refused: P(loss" in text
     assert not found["moved_by_hand"]
     world.registry.point(world.model, "champion", "3")
-    assert remembering.history(world.registry, world.model)["moved_by_hand"]
+    assert history.history(world.registry, world.model)["moved_by_hand"]
 
 
 def test_the_same_checkpoint_is_registered_once(world) -> None:
@@ -124,19 +124,19 @@ def test_the_model_is_loaded_and_timed_and_scores_new_clips(
     clips = other.items[other.items["item_id"].str.endswith("new")]
     challenger = dataclasses.replace(champion, version="2", tags=other.tags, items=other.items)
     with pytest.raises(InputError, match=r"no predictions for 2 of the test clips, .*found no"):
-        probing.score(world.registry, champion, challenger, clips, tmp_path)
+        model_answers.score(world.registry, champion, challenger, clips, tmp_path)
     for path in clips["path"]:
         file = tmp_path / "data/raw/toy" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"video")
     with pytest.raises(InputError, match="is not the file that was listed"):
-        probing.score(world.registry, champion, challenger, clips, tmp_path)
+        model_answers.score(world.registry, champion, challenger, clips, tmp_path)
     from flowsight.files import sha256
 
     clips = clips.assign(sha256=sha256(tmp_path / "data/raw/toy" / clips["path"].iloc[0]))
-    labels = probing.score(world.registry, champion, challenger, clips, tmp_path)
+    labels = model_answers.score(world.registry, champion, challenger, clips, tmp_path)
     assert labels == ["Up", "Down"]
-    assert 0 < probing.latency(world.registry, champion, 3) < 30
+    assert 0 < model_answers.latency(world.registry, champion, 3) < 30
 
 
 RACE = """
@@ -211,7 +211,7 @@ def test_a_promotion_killed_between_moves_is_mended_by_the_next(world, after: in
     assert done.returncode == -signal.SIGKILL
     assert world.aliases()["champion"] == ("3" if after == 2 else "2")  # never without
     assert steps(world) == [("promote", "2", "3", "open")]
-    moving.settle(world.registry, world.model)
+    aliases.settle(world.registry, world.model)
     finished = {"champion": "3", "previous": "2"}
     assert world.aliases() == (finished if after == 2 else before)
     state = "done" if after == 2 else "undone"
@@ -225,7 +225,7 @@ def test_one_that_is_under_way_is_left_alone(world, monkeypatch: pytest.MonkeyPa
     plan = Plan(action="promote", champion=("1", "2"), previous=(None, "1"))
     entry = trail.begin(world.registry, world.model, 1, plan)
     with pytest.raises(ResourceError, match=r"changes .* right now"):
-        moving.settle(world.registry, world.model)
+        aliases.settle(world.registry, world.model)
     assert trail.is_under_way(entry)
     elsewhere = dataclasses.replace(entry, holder="other|1|0")
     assert trail.is_under_way(elsewhere)  # nobody can look there
@@ -233,7 +233,7 @@ def test_one_that_is_under_way_is_left_alone(world, monkeypatch: pytest.MonkeyPa
     gone = dataclasses.replace(entry, holder=entry.holder.rpartition("|")[0] + "|1.0")
     assert not trail.is_under_way(gone)  # the number is another process's by now
     monkeypatch.setattr(trail, "LEASE_SEC", 0.0)
-    assert moving.settle(world.registry, world.model)[0].state == "undone"
+    assert aliases.settle(world.registry, world.model)[0].state == "undone"
     assert world.aliases() == {"champion": "1"}
 
 
@@ -253,7 +253,7 @@ def test_a_rollback_skips_versions_that_are_gone(world) -> None:
     change(world, ("2", "3"), ("1", "2"))
     change(world, ("3", "4"), ("2", "3"))
     world.registry.client.delete_model_version(world.model, "2")
-    moving.rollback(world.registry, world.model)
+    aliases.rollback(world.registry, world.model)
     assert world.aliases() == {"champion": "3", "previous": "1"}
 
 

@@ -14,7 +14,8 @@ from flowsight.errors import InputError
 from flowsight.registry import candidate, promoting
 from flowsight.registry.candidate import Candidate, Served
 from flowsight.registry.evidence import Evidence
-from flowsight.registry.subjects import images, scenes
+from flowsight.systems.background import judge as scenes
+from flowsight.systems.saliency import judge
 
 pytestmark = pytest.mark.slow
 
@@ -107,7 +108,7 @@ def test_images(world, tmp_path: Path) -> None:
     assert scores == pytest.approx(expected)
     (root / "masks/b.png").unlink()
     with pytest.raises(InputError, match=r"no predictions for 2 of the test images, .*b\.png, fou"):
-        images.anew(world.registry, champion, challenger, items[1:], tmp_path)
+        judge.anew(world.registry, champion, challenger, items[1:], tmp_path)
 
 
 def test_frames(world, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from flowsight.serving import bundle, origin
 if TYPE_CHECKING:
     import torch
 
-    from flowsight.config import Params
+    from flowsight.params.config import Params
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ("Jump", "Run", "Walk")
@@ -34,7 +34,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_tree(root: Path) -> Path:
     import torch
 
-    from flowsight import config
+    from flowsight.params import config
 
     shutil.copy(ROOT / "params.yaml", root / "params.yaml")
     yaml = YAML()
@@ -64,7 +64,8 @@ def make_tree(root: Path) -> Path:
 
 def add_network(root: Path, params: Params, name: str) -> torch.nn.Module:
     """A checkpoint of a row, as if it was trained."""
-    from flowsight import checkpoint, networks
+    from flowsight.classifiers import networks
+    from flowsight.nn import checkpoint
 
     network = networks.build(params.row(name), len(CLASSES)).eval()
     _lively(network)
@@ -75,9 +76,9 @@ def add_network(root: Path, params: Params, name: str) -> torch.nn.Module:
 def _add_attention(root: Path, params: Params, name: str, network: torch.nn.Module) -> None:
     import torch
 
-    from flowsight import checkpoint
-    from flowsight.attention import attention_net
-    from flowsight.attention.gradcam import layer_features
+    from flowsight.nn import checkpoint
+    from flowsight.nn.gradcam import layer_features
+    from flowsight.systems.two_stream.maps import attention_net
 
     row = params.row(name)
     channels = (3 if row.input.modality == "rgb" else 2 * row.input.stack_length) + 1
@@ -104,7 +105,8 @@ def _add_images(root: Path, params: Params) -> None:
     """Networks over images, one of them slimmed; of a picture about half is salient to them."""
     import torch
 
-    from flowsight import checkpoint, saliency_networks
+    from flowsight.nn import checkpoint
+    from flowsight.systems.saliency import networks as saliency_networks
 
     block = params.saliency()
     for name, row in block.rows.items():
@@ -121,8 +123,9 @@ def _add_scenes(root: Path, params: Params) -> None:
     """Networks over scenes, to which about half of a picture moves."""
     import torch
 
-    from flowsight import checkpoint, scene_networks
-    from flowsight.datasets.scene_sequences import network_input
+    from flowsight.nn import checkpoint
+    from flowsight.systems.background import networks as scene_networks
+    from flowsight.systems.background.sequences import network_input
 
     block, image = params.scenes_block(), soft_picture(32, 44, 9)[None]
     for name, row in block.rows.items():

@@ -17,7 +17,7 @@ from flowsight.serving.answering import answer
 from flowsight.serving.bundle import Bundle
 from flowsight.serving.memory import Limits
 from flowsight.serving.settings import Settings
-from flowsight.serving.systems.two_stream import networks
+from flowsight.systems.two_stream import served
 
 from .conftest import CLASSES
 
@@ -104,7 +104,7 @@ def test_a_bug_is_answered_and_logged(
     def fail(*args: Any) -> None:
         raise ZeroDivisionError("inner secret")
 
-    monkeypatch.setattr(networks, "_maps", fail)
+    monkeypatch.setattr(served, "_maps", fail)
     found = answer(system, [{"video": "walk.avi"}, {"video": "text.avi"}], settings)
     assert all("internal error (ZeroDivisionError)" in a["error"] for a in found)
     assert "inner secret" not in json.dumps(found)

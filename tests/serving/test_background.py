@@ -13,16 +13,17 @@ import cv2
 import numpy as np
 import pytest
 
-from flowsight import config, scene_counts, scene_inference
-from flowsight.datasets import background
+from flowsight.datasets.scenes import videos
 from flowsight.errors import InputError
+from flowsight.params import config
 from flowsight.serving import bundle, pyfunc_model, scenes
 from flowsight.serving.answering import answer
 from flowsight.serving.bundle import Bundle
 from flowsight.serving.memory import Limits
 from flowsight.serving.prediction import predict_video, predict_videos
 from flowsight.serving.settings import Settings
-from flowsight.serving.systems import background as serving
+from flowsight.systems.background import counts, predict
+from flowsight.systems.background import serve as serving
 from flowsight.video.decode import UnreadableVideo, decode
 
 from .conftest import moving_video
@@ -88,8 +89,8 @@ def test_equals_the_stage(tree: Path, data: Path, served_root: Path, over_scenes
                           tmp_path: Path) -> None:  # fmt: skip
     """Every scored frame's mask to the bit, of a folder and of a zip of the same pictures."""
     params = config.load(tree / "params.yaml")
-    video = background.open_video(data, VIDEO)
-    scene_inference.predict(
+    video = videos.open_video(data, VIDEO)
+    predict.predict(
         row=params.scenes_block().row(ROW), videos=[video], trained_on=[VIDEO],
         checkpoint_dir=tree / f"checkpoints/sample_scenes/{ROW}-both", threads=params.threads,
         out=tmp_path / "found",
@@ -99,7 +100,7 @@ def test_equals_the_stage(tree: Path, data: Path, served_root: Path, over_scenes
         masks = masks_of(found.save_masks(tmp_path, "masks").read_bytes())
         assert len(masks) == len(found.shares) == COUNT
         for index in video.temporal_roi:
-            expected = scene_counts.read_mask(tmp_path / "found", VIDEO, index)
+            expected = counts.read_mask(tmp_path / "found", VIDEO, index)
             np.testing.assert_array_equal(masks[index], expected)
         np.testing.assert_allclose(found.shares, [mask.mean() for mask in masks])
         assert 0.01 < np.mean(found.shares) < 0.99 and len(set(found.shares)) > 5

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowsight import checkpoint
 from flowsight.errors import InputError
+from flowsight.nn import checkpoint
 from flowsight.serving.bundle import load_bundle, write_bundle
 
 from .conftest import CLASSES, lock

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from flowsight import composing, config
-from flowsight.config import Params
+from flowsight.classifiers.params import RowParams
 from flowsight.errors import InputError
-from flowsight.rows import RowParams
-from flowsight.serving.systems import background, residual3d, saliency
-from flowsight.serving.systems.two_stream import choosing
+from flowsight.params import config
+from flowsight.params.config import Params
+from flowsight.pipeline import composing
+from flowsight.systems.background import serve
+from flowsight.systems.residual3d import serve as residual3d
+from flowsight.systems.saliency import serve as saliency
+from flowsight.systems.two_stream import choosing
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = sorted(path.stem for path in (ROOT / "conf/study").glob("*.yaml"))
@@ -29,7 +32,7 @@ def test_a_study_does_not_change_what_is_served(tmp_path: Path, study: str) -> N
     name, fusion = choosing.served_fusion(params, "two_stream")
     assert (name, fusion.spatial) == ("attention", "spatial_attended")
     # the first of each kind, also of slimmed rows and of those with a median; a study's come behind
-    assert (saliency.served_row(params), background.served_row(params)) == (
+    assert (saliency.served_row(params), serve.served_row(params)) == (
         *("fcn_f", "recurrent_median"),
     )
     assert "attention-temporal" in choosing.checkpoints(params, fusion, "1")
@@ -73,14 +76,14 @@ def test_what_is_served_can_be_named(tmp_path: Path) -> None:
     assert choosing.served_fusion(params, "two_stream")[0] == "attention"
     assert residual3d.served_row(params) == "resnet3d"
     assert saliency.served_row(params) == "fcn"
-    assert background.served_row(params) == "recurrent"
+    assert serve.served_row(params) == "recurrent"
     wrong = dataclasses.replace(params, serve=config.ServeParams(two_stream="two_stream"))
     with pytest.raises(
         InputError, match=r"serve\.two_stream as one of attention, got 'two_stream'"
     ):
         choosing.served_fusion(wrong, "two_stream")
-    wrong = dataclasses.replace(params, serve=config.ServeParams(background="fcn"))
+    wrong = dataclasses.replace(params, serve=config.ServeParams(serve="fcn"))
     with pytest.raises(
         InputError, match=r"serve\.background as one of recurrent, recurrent_median"
     ):
-        background.served_row(wrong)
+        serve.served_row(wrong)

@@ -8,18 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowsight import config, flow_packing, inference, packing
-from flowsight.attention import extraction
-from flowsight.datasets.clips import load_clips
+from flowsight.batches.clips import load_clips
+from flowsight.classifiers import scores
+from flowsight.datasets.clips import flow as flow_packing
+from flowsight.datasets.clips import frames
 from flowsight.errors import FlowsightError, InputError
 from flowsight.metrics import classification
 from flowsight.metrics.fusion import fuse
+from flowsight.params import config
 from flowsight.serving import memory, prediction
 from flowsight.serving.bundle import Bundle
 from flowsight.serving.memory import Limits
 from flowsight.serving.prediction import predict_video, predict_videos
 from flowsight.serving.result import Prediction
-from flowsight.serving.systems.two_stream import networks
+from flowsight.systems.two_stream import served
+from flowsight.systems.two_stream.maps import extraction
 from flowsight.video import pack
 from flowsight.video.decode import UnreadableVideo
 
@@ -31,7 +34,7 @@ def stages(tree: Path, video: Path, system: Bundle, work: Path) -> dict[str, np.
     params = config.load(tree / "params.yaml")
     size, flow = params.frames.size, params.flow
     frames_pack, flow_pack = work / "frames/0/Run/clip.zip", work / "flow/0/Run/clip.zip"
-    packing.frames_of_video(
+    frames.frames_of_video(
         video, frames_pack, clip_id="Run/clip", size=size, quality=params.frames.quality
     )
     flow_packing.flow_of_video(video, flow_pack, size=size, **dataclasses.asdict(flow))
@@ -53,7 +56,7 @@ def stages(tree: Path, video: Path, system: Bundle, work: Path) -> dict[str, np.
         extraction.predict_clips(phase1, stream.attention, unlabelled, work / "maps" / name, {})
     probs = {}
     for name, stream in system.served.streams.items():
-        table = inference.predict(
+        table = scores.predict(
             row=stream.row,
             params=params,
             manifest=manifest,
@@ -134,7 +137,7 @@ def test_flow_that_no_view_sees_is_not_computed(
 
 
 def test_frames_at_once_are_the_attention_stages() -> None:
-    assert networks.FRAMES_AT_ONCE == extraction._FRAMES_AT_ONCE
+    assert served.FRAMES_AT_ONCE == extraction._FRAMES_AT_ONCE
 
 
 def test_what_a_prediction_says(videos: Path, system: Bundle) -> None:

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from flowsight import config, flow_packing, inference, packing
-from flowsight.attention import spatial_maps
+from flowsight.classifiers import scores
+from flowsight.datasets.clips import flow as flow_packing
+from flowsight.datasets.clips import frames
 from flowsight.errors import InputError
 from flowsight.flow import api
+from flowsight.params import config
 from flowsight.serving import bundle, pyfunc_model
 from flowsight.serving.answering import answer
 from flowsight.serving.bundle import Bundle
@@ -25,6 +27,7 @@ from flowsight.serving.memory import Limits
 from flowsight.serving.prediction import check_attention, predict_video, predict_videos
 from flowsight.serving.result import Prediction
 from flowsight.serving.settings import Settings
+from flowsight.systems.residual3d import spatial_maps
 from flowsight.video import pack
 from flowsight.video.decode import UnreadableVideo
 
@@ -84,7 +87,7 @@ def stages(tree: Path, video: Path, name: str, work: Path) -> tuple[np.ndarray, 
     row, size, flow = params.row(name), params.frames.size, params.flow
     path, manifest = work / "packs/0/Run/clip.zip", work / "manifest"
     frames_pack = path if row.input.modality == "rgb" else work / "frames.zip"
-    packing.frames_of_video(
+    frames.frames_of_video(
         video, frames_pack, clip_id="Run/clip", size=size, quality=params.frames.quality
     )
     if row.input.modality == "flow":
@@ -97,9 +100,7 @@ def stages(tree: Path, video: Path, name: str, work: Path) -> tuple[np.ndarray, 
     (work / "1.csv").write_text("clip_id,subset\nRun/clip,test\n")
     where = {"manifest": manifest, "split": work / "1.csv", "packs": work / "packs"}
     checkpoint = tree / f"checkpoints/sample/{name}-1"
-    table = inference.predict(
-        row=row, params=params, checkpoint_dir=checkpoint, device="cpu", **where
-    )
+    table = scores.predict(row=row, params=params, checkpoint_dir=checkpoint, device="cpu", **where)
     spatial_maps.extract(
         name=name, row=row, checkpoint=checkpoint, out=work / "maps", threads=1, **where
     )

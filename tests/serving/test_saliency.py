@@ -16,17 +16,18 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from flowsight import config, saliency_inference
-from flowsight.datasets import image_pairs
+from flowsight.datasets.images import pairs as image_pairs
 from flowsight.errors import InputError
 from flowsight.metrics import saliency as metrics
+from flowsight.params import config
 from flowsight.serving import bundle, images, pyfunc_model
 from flowsight.serving.answering import answer
 from flowsight.serving.bundle import Bundle
 from flowsight.serving.memory import Limits
 from flowsight.serving.prediction import predict_video, predict_videos
 from flowsight.serving.settings import Settings
-from flowsight.serving.systems import saliency
+from flowsight.systems.saliency import predict
+from flowsight.systems.saliency import serve as saliency
 from flowsight.video import pack
 
 from .conftest import soft_picture
@@ -72,7 +73,7 @@ def test_equals_the_stage(tree: Path, raw: Path, over_images: Bundle, tmp_path: 
         clean, tmp_path / "pairs", split_ids=["1"], test_share=0.8, val_share=0.0, seed=1,
         max_quarantined=0.0,
     )  # fmt: skip
-    saliency_inference.predict(
+    predict.predict(
         ROW, images=params.saliency(), raw=clean, pairs=tmp_path / "pairs", split="1",
         checkpoint=tree / f"checkpoints/sample_images/{ROW}-1", threads=params.threads,
         out=tmp_path / "counts.parquet", maps=tmp_path / "maps.zip", device="cpu",

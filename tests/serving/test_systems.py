@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
+from flowsight import contract
+from flowsight.contract import System
 from flowsight.errors import InputError
-from flowsight.serving import systems
-from flowsight.serving.systems import System
 
 FUNCTIONS = [name for name in vars(System) if name.islower() and not name.startswith("_")]
 KINDS = {"string", "double", "long", "string[]", "double[]", "any"}
@@ -18,18 +18,18 @@ KINDS = {"string", "double", "long", "string[]", "double[]", "any"}
 
 def test_names_are_those_of_the_modules() -> None:
     assert (
-        systems.names() == ["background", "residual3d", "saliency", "two_stream"]
-        and systems.DEFAULT in systems.names()
+        contract.names() == ["background", "residual3d", "saliency", "two_stream"]
+        and contract.DEFAULT in contract.names()
     )
     with pytest.raises(InputError, match="got 'two_steam'; did you mean 'two_stream'"):
-        systems.find("two_steam")
+        contract.find("two_steam")
     with pytest.raises(InputError, match=r"got '\.\./two_stream'"):
-        systems.find("../two_stream")
+        contract.find("../two_stream")
 
 
-@pytest.mark.parametrize("name", systems.names())
+@pytest.mark.parametrize("name", contract.names())
 def test_a_module_has_all_that_is_asked_of_it(name: str) -> None:
-    module = systems.find(name)
+    module = contract.find(name)
     assert len(FUNCTIONS) == 10, FUNCTIONS
     for function in FUNCTIONS:
         asked = list(inspect.signature(getattr(System, function)).parameters)[1:]

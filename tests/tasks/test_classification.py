@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowsight.classifiers import task as classification
+from flowsight.classifiers.params import TrainParams
 from flowsight.errors import InputError
-from flowsight.rows import TrainParams
-from flowsight.tasks import classification
 
 
 def params(**changes: Any) -> TrainParams:

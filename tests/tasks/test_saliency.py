@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowsight.rows import TrainParams
-from flowsight.tasks import saliency
+from flowsight.classifiers.params import TrainParams
+from flowsight.systems.saliency import task as saliency
 
 
 def params(**changes: Any) -> TrainParams:
@@ -137,7 +137,7 @@ def test_sgd_is_the_originals() -> None:
 
 
 def test_fixed_kernels_are_not_trained() -> None:
-    from flowsight.models import saliency as models
+    from flowsight.systems.saliency import network as models
 
     net = models.build(backbone="vgg16", width=1, border="same")
     for optimizer in ("sgd", "adamw"):

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flowsight import pipeline, running
 from flowsight.cluster import dvc_session, processes
 from flowsight.cluster.workplace import Workplace
 from flowsight.errors import FlowsightError, InputError, ResourceError
+from flowsight.pipeline import dvc_yaml, running
 
 _SIGNAL = re.compile(r"exited with (-\d+|1(?:2[9]|[3-5]\d|6[0-4]))\b")
 _ERROR = re.compile(r"^ERROR: (.*)")
@@ -210,7 +210,7 @@ def outcome(done: processes.Done) -> str:
 def read_lock(tree: Path) -> dict[str, Any]:
     """Stages of the work tree's `dvc.lock`, as it is written."""
     path = tree / "dvc.lock"
-    content = pipeline.read_yaml(path) if path.is_file() else None
+    content = dvc_yaml.read_yaml(path) if path.is_file() else None
     return dict((content or {}).get("stages", {}))
 
 
@@ -272,10 +272,10 @@ def folder_hash(content: Mapping[str, str]) -> str:
 def tracked_hash(tree: Path, path: str) -> str | None:
     """Hash of a file or folder that a `.dvc` file beside it tracks; None: there is none."""
     file = tree / f"{path}.dvc"
-    return pipeline.read_yaml(file)["outs"][0].get("md5") if file.is_file() else None
+    return dvc_yaml.read_yaml(file)["outs"][0].get("md5") if file.is_file() else None
 
 
-def bring_engine(tree: Path, stage: pipeline.Stage) -> None:
+def bring_engine(tree: Path, stage: dvc_yaml.Stage) -> None:
     """Put the compiled engine beside its source in the tree, if the stage needs it.
 
     Git does not keep it. One built from the same source is copied; else it is built. Where that

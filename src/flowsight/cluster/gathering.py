@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowsight import pipeline
 from flowsight.cluster import dvcwork, fragments, gitwork, processes, stage_run, workplace
 from flowsight.cluster.workplace import Workplace
 from flowsight.errors import FlowsightError, InputError
-from flowsight.pipeline import Stage
+from flowsight.pipeline import dvc_yaml
+from flowsight.pipeline.dvc_yaml import Stage
 
 MARK = "Flowsight-Gathered"
 _VERDICT = re.compile(r"^(?:Stage '(?P<same>[^']+)' didn't change|Running stage '(?P<runs>[^']+)')")
@@ -45,7 +45,7 @@ def gather(place: Workplace, run_id: str, *, rev: str) -> dict[str, Any]:
         gitwork.fetch(place)
         rev = gitwork.resolve(place, rev)
         with gitwork.tree(place, f"gather/{run_id}-{os.getpid()}", rev) as tree:
-            stages = pipeline.load(tree)
+            stages = dvc_yaml.load(tree)
             dvcwork.set_up(place, tree)
             entries = _all_entries(place, run_id, rev, stages)
             with dvcwork.one_process(place, tree):

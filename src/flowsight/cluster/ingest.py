@@ -20,13 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flowsight import pipeline
 from flowsight.cluster import dvcwork, gitwork, processes
 from flowsight.cluster.drops import Drop, Dropped, open_drop
 from flowsight.cluster.workplace import Workplace
+from flowsight.datasets.clips.manifest import load_adapter
 from flowsight.datasets.layout import VIDEO_SUFFIXES, check_name
-from flowsight.datasets.manifest import load_adapter
 from flowsight.errors import InputError
+from flowsight.pipeline import dvc_yaml
 
 MAIN = "main"
 _OPEN = ("folder", "weizmann")
@@ -92,12 +92,12 @@ def ingest(
 
 def _check_dataset(tree: Path, dataset: str | None) -> tuple[str, str]:
     """Name and adapter of the data set, which must be one that can grow."""
-    params = pipeline.read_yaml(tree / "params.yaml")
+    params = dvc_yaml.read_yaml(tree / "params.yaml")
     name = dataset or params["dataset"]["name"]
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise InputError(f"expected a name of letters, digits, `_`, `.` and `-`, got {name!r}")
     raw = f"data/raw/{name}"
-    makers = [stage.name for stage in pipeline.load(tree).values() if raw in stage.outs]
+    makers = [stage.name for stage in dvc_yaml.load(tree).values() if raw in stage.outs]
     if makers:
         raise InputError(
             f"expected a data set of its own, but {raw} is what the stage {makers[0]} makes; "
@@ -107,7 +107,7 @@ def _check_dataset(tree: Path, dataset: str | None) -> tuple[str, str]:
     if params["dataset"]["name"] == name:
         adapter = params["dataset"]["adapter"]
     elif group.is_file():
-        adapter = pipeline.read_yaml(group)["dataset"]["adapter"]
+        adapter = dvc_yaml.read_yaml(group)["dataset"]["adapter"]
     else:
         adapter = "folder"
     if adapter not in _OPEN:

@@ -8,8 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from flowsight import files, pipeline
+from flowsight import files
 from flowsight.cluster.workplace import Workplace
+from flowsight.pipeline import dvc_yaml
 
 _PROPOSED = re.compile(r"FLOWSIGHT_MICRO_BATCH=(\d+)")
 
@@ -26,7 +27,7 @@ def remembered(place: Workplace, run_id: str, stage: str) -> int | None:
 def halve(
     place: Workplace,
     run_id: str,
-    stage: pipeline.Stage,
+    stage: dvc_yaml.Stage,
     tree: Path,
     *,
     used: int | None,
@@ -55,8 +56,8 @@ def forget(place: Workplace, run_id: str, stage: str) -> None:
         path.parent.rmdir()
 
 
-def _own(stage: pipeline.Stage, tree: Path) -> int:
-    params: Any = pipeline.read_yaml(tree / "params.yaml")
+def _own(stage: dvc_yaml.Stage, tree: Path) -> int:
+    params: Any = dvc_yaml.read_yaml(tree / "params.yaml")
     try:
         row = params["instances"][stage.group][stage.key]["row"]
         rows = {**params["rows"], **params.get("images", {}).get("rows", {})}

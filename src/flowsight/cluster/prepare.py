@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flowsight import pipeline, running
 from flowsight.cluster import dvcwork, gitwork, processes, workplace
 from flowsight.cluster.workplace import Workplace
 from flowsight.errors import FlowsightError, InputError
+from flowsight.pipeline import dvc_yaml, running
 
 _MARK = "Flowsight-Prepared"
 _GROUP = re.compile(r"[+~]*(dataset|recipe)=\S+")
@@ -67,7 +67,7 @@ def prepare(place: Workplace, run_id: str, *, rev: str, settings: Sequence[str])
 def groups(tree: Path) -> dict[str, list[str]]:
     """Stage group -> names of its stages, in the order of `dvc.yaml`."""
     found: dict[str, list[str]] = {}
-    for stage in pipeline.load(tree).values():
+    for stage in dvc_yaml.load(tree).values():
         found.setdefault(stage.group, []).append(stage.name)
     return found
 
@@ -122,7 +122,7 @@ def _commit(tree: Path, run_id: str, settings: Sequence[str]) -> str:
 def _compose(place: Workplace, tree: Path, settings: Sequence[str]) -> None:
     if not settings:
         return
-    committed = pipeline.read_yaml(tree / "params.yaml")
+    committed = dvc_yaml.read_yaml(tree / "params.yaml")
     base = _groups_of(committed, tree)
     given = _given(settings)
     if any(_GROUP.fullmatch(setting) for setting in given):
@@ -131,7 +131,7 @@ def _compose(place: Workplace, tree: Path, settings: Sequence[str]) -> None:
         overrides = [*base, *given]
     else:
         _run_compose(place, tree, base)
-        fresh = pipeline.read_yaml(tree / "params.yaml")
+        fresh = dvc_yaml.read_yaml(tree / "params.yaml")
         overrides = [*base, *_differences(fresh, committed), *given]
     _run_compose(place, tree, overrides)
 

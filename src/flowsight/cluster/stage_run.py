@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flowsight import gpus, pipeline
 from flowsight.cluster import (
     dvcwork,
     fragments,
@@ -26,7 +25,8 @@ from flowsight.cluster import (
 from flowsight.cluster.fragments import Fragment
 from flowsight.cluster.workplace import Workplace
 from flowsight.errors import FlowsightError, InputError, MemoryLimitError
-from flowsight.pipeline import Stage
+from flowsight.pipeline import dvc_yaml, gpus
+from flowsight.pipeline.dvc_yaml import Stage
 
 
 def run_stage(
@@ -91,7 +91,7 @@ def _work(
     micro_batch: int | None,
 ) -> str:
     with gitwork.tree(place, f"{run_id}/{name}", rev, keep=keep) as tree:
-        stages = pipeline.load(tree)
+        stages = dvc_yaml.load(tree)
         if name not in stages:
             raise InputError(f"expected a stage of dvc.yaml at {rev[:10]}, got {name!r}")
         stage = stages[name]
@@ -120,7 +120,7 @@ def _upstream_entries(
     """
     entries: dict[str, Any] = {}
     wanting = []
-    needed = pipeline.upstream(stages)[name]
+    needed = dvc_yaml.upstream(stages)[name]
     for other in (stage for stage in stages if stage in needed):
         found = fragments.load(place, run_id, other)
         if found is None or found.rev != rev:
@@ -220,11 +220,11 @@ def inputs(tree: Path, stage: Stage, upstream: Mapping[str, Any]) -> list[str]:
     wanted = {
         dep
         for dep in stage.deps
-        if not (tree / dep).exists() and not any(pipeline.overlaps(dep, out) for out in outs)
+        if not (tree / dep).exists() and not any(dvc_yaml.overlaps(dep, out) for out in outs)
     }
     for dep in stage.deps:
         for out in outs:
-            if pipeline.overlaps(dep, out):
+            if dvc_yaml.overlaps(dep, out):
                 wanted.add(out if len(Path(out).parts) >= len(Path(dep).parts) else dep)
     return sorted(
         path for path in wanted if not any(Path(other) in Path(path).parents for other in wanted)

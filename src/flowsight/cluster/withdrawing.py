@@ -15,10 +15,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from flowsight import files, pipeline
+from flowsight import files
 from flowsight.cluster import dvcwork, gitwork, processes
 from flowsight.cluster.workplace import Workplace
 from flowsight.errors import FlowsightError, InputError
+from flowsight.pipeline import dvc_yaml
 
 MAIN = "main"
 _LEARNS = ("train", "val")
@@ -83,9 +84,9 @@ def _check_clip(clip: str) -> None:
 
 
 def _check_dataset(tree: Path, dataset: str | None) -> str:
-    name = str(dataset or pipeline.read_yaml(tree / "params.yaml")["dataset"]["name"])
+    name = str(dataset or dvc_yaml.read_yaml(tree / "params.yaml")["dataset"]["name"])
     raw = f"data/raw/{name}"
-    makers = [stage.name for stage in pipeline.load(tree).values() if raw in stage.outs]
+    makers = [stage.name for stage in dvc_yaml.load(tree).values() if raw in stage.outs]
     if makers:
         raise InputError(
             f"expected a data set that people bring, but {raw} is what the stage {makers[0]} "

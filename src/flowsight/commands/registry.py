@@ -69,16 +69,17 @@ def rollback(
     model: Model, reason: Annotated[str, typer.Option(help="Why; kept in the history.")] = ""
 ) -> None:
     """Put the previous champion back, in one step."""
-    from flowsight.registry import moving, store
+    from flowsight.registry import aliases, store
 
-    entry = moving.rollback(store.connect(), model, reason)
+    entry = aliases.rollback(store.connect(), model, reason)
     before, after = entry.plan.champion
     typer.echo(f"version {after} of {model} is champion again, after version {before}")
 
 
 def history(model: Model, as_json: AsJson = False) -> None:
     """Who changed the model in service, when, from what to what, why, with which numbers."""
-    from flowsight.registry import remembering, store
+    from flowsight.registry import history as remembering
+    from flowsight.registry import store
 
     found = remembering.history(store.connect(), model)
     typer.echo(json.dumps(found) if as_json else remembering.as_text(model, found))
@@ -96,10 +97,10 @@ def lineage(
 ) -> None:
     """What led to a model; or which models came from a commit, checkpoint, data or item."""
     from flowsight.registry import lineage as tracing
-    from flowsight.registry import store, telling
+    from flowsight.registry import lineage_text, store
 
     found = tracing.trace(store.connect(), reference, Path())
-    typer.echo(json.dumps(found) if as_json else telling.as_text(found))
+    typer.echo(json.dumps(found) if as_json else lineage_text.as_text(found))
 
 
 def reproduce(

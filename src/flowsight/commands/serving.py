@@ -40,7 +40,7 @@ def predict(
     ] = None,
 ) -> None:
     """Say what videos or images show, with the champion or the working tree's checkpoints."""
-    from flowsight.serving import telling
+    from flowsight.serving import predict_command
 
     files = [Path(video) for video in videos]
-    telling.predict(files, model, top, as_json, overlay, system, masks)
+    predict_command.predict(files, model, top, as_json, overlay, system, masks)

@@ -1,1 +1,1 @@
-"""Data sets: what lies on disk, clips and their splits, what a network sees."""
+"""What lies on disk, a folder a kind; a kind does not know who uses it."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from flowsight import published
-from flowsight.config import Params
+from flowsight.evaluation import published
 from flowsight.evaluation.predictions import records
+from flowsight.params.config import Params
 
 PRINTED_NAMES = {"ucf101": "UCF-101", "hmdb51": "HMDB-51"}
 OFFICIAL_SPLITS = ("1", "2", "3")

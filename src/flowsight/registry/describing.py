@@ -11,13 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowsight import pipeline
-from flowsight.config import Params
+from flowsight import contract
 from flowsight.errors import InputError
-from flowsight.registry import locks, subjects
+from flowsight.params.config import Params
+from flowsight.pipeline import dvc_yaml
+from flowsight.registry import locks
+from flowsight.registry import subject as subjects
 from flowsight.registry.candidate import Candidate, stage_tag
-from flowsight.registry.subjects import Kind, Subject
-from flowsight.serving import systems
+from flowsight.registry.subject import Kind, Subject
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +62,7 @@ def candidate(
     Raises:
         InputError: a table lacks something, or a metric is not finite.
     """
-    split, chosen = bundle["split"], systems.find(system).selection(bundle)
+    split, chosen = bundle["split"], contract.find(system).selection(bundle)
     results, subject = root / "results" / system, subjects.of_system(system)
     kind, per_split = subject.KIND, subject.per_split(results)
     return Candidate(
@@ -103,25 +104,25 @@ def _origin(
         "repository": locks.repository_id(root),
         "git_commit": commit,
         "system": system,
-        "subject": systems.find(system).SUBJECT,
+        "subject": contract.find(system).SUBJECT,
         "dataset": data,
         "data_path": f"data/raw/{data}",
         "recipe": params.recipe,
         "seed": str(params.seed),
         "split": split,
-        **systems.find(system).tags(bundle),
+        **contract.find(system).tags(bundle),
         **{tag: known[path] for tag, path in subject.inputs(params).items()},
         "stage": stage,
-        "stage_hash": pipeline.stage_key(stage, root),
+        "stage_hash": dvc_yaml.stage_key(stage, root),
     }
     raw = _raw_hash(root, data, known)
     if raw is not None:
         tags["dvc.data"] = raw
-    for made in pipeline.load(root).values():
+    for made in dvc_yaml.load(root).values():
         if any(out == str(Path(e["path"]).parent) for e in bundle["files"].values()
                for out in made.outs):  # fmt: skip
             # the tag that trainings carry in MLflow
-            tags[stage_tag(made.name)] = pipeline.stage_key(made.name, root)
+            tags[stage_tag(made.name)] = dvc_yaml.stage_key(made.name, root)
     for name, entry in bundle["files"].items():
         tags[f"dvc.checkpoint.{name}"] = entry["stage_md5"]
         tags[f"md5.{name}"] = entry["md5"]
@@ -133,7 +134,7 @@ def _raw_hash(root: Path, data: str, known: Mapping[str, str]) -> str | None:
     raw, file = f"data/raw/{data}", root / f"data/raw/{data}.dvc"
     if raw in known:
         return known[raw]
-    return pipeline.read_yaml(file)["outs"][0].get("md5") if file.is_file() else None
+    return dvc_yaml.read_yaml(file)["outs"][0].get("md5") if file.is_file() else None
 
 
 def _comparable(results: Path) -> str:

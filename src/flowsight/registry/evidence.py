@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowsight.errors import InputError
-from flowsight.registry import subjects
+from flowsight.registry import subject as subjects
 from flowsight.registry.candidate import BEFORE, ITEMS, SCORES
 from flowsight.registry.store import NotThereError, Registry
-from flowsight.registry.subjects import Kind, Subject
+from flowsight.registry.subject import Kind, Subject
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowsight.config import PromotionParams
+from flowsight.params.config import PromotionParams
 from flowsight.registry import comparing
 from flowsight.registry.comparing import Blocks
 from flowsight.registry.evidence import Evidence
-from flowsight.registry.subjects import Kind
+from flowsight.registry.subject import Kind
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowsight.errors import FlowsightError, InputError
-from flowsight.registry import evidence, locks, subjects
+from flowsight.registry import evidence, locks, subject
 from flowsight.registry.candidate import stage_tag
 from flowsight.registry.store import NotThereError, Registry, speaking
 
@@ -103,7 +103,7 @@ def of_version(registry: Registry, version: ModelVersion, root: Path) -> dict[st
         "checkpoints": checkpoints,
         "consistent": None if problem else set(checkpoints.values()) <= known,
         "problem": problem,
-        "numbers": {k: tags.get(k) for k in subjects.of_tags(tags).KIND.tagged if k in tags},
+        "numbers": {k: tags.get(k) for k in subject.of_tags(tags).KIND.tagged if k in tags},
         "quarantine_share": tags.get("quarantine_share"),
         "paper_comparable": tags.get("paper_comparable"),
         "params": dict(run.data.params),

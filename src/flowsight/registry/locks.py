@@ -9,9 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from flowsight import pipeline
 from flowsight.cluster import gitwork
 from flowsight.errors import FlowsightError, InputError
+from flowsight.pipeline import dvc_yaml
 
 Lock = Mapping[str, Mapping[str, Any]]
 """Stage -> its entry: cmd, deps, params, outs."""
@@ -28,7 +28,7 @@ def read(root: Path) -> Lock:
         raise InputError(
             f"expected {path}, found no such file; run `flowsight repro` and commit it"
         )
-    content = pipeline.read_yaml(path) or {}
+    content = dvc_yaml.read_yaml(path) or {}
     return dict(content.get("stages", {}))
 
 
@@ -62,7 +62,7 @@ def declared(root: Path) -> Lock:
     """
     found = read(root)
     try:
-        stages = pipeline.load(root)
+        stages = dvc_yaml.load(root)
     except InputError:
         return found
     return {name: entry for name, entry in found.items() if name in stages}
@@ -105,7 +105,7 @@ def leading_to(lock: Lock, paths: Sequence[str]) -> list[str]:
     while todo:
         path = todo.pop()
         for name, entry in lock.items():
-            makes = any(pipeline.overlaps(path, out["path"]) for out in entry.get("outs", ()))
+            makes = any(dvc_yaml.overlaps(path, out["path"]) for out in entry.get("outs", ()))
             if makes and name not in wanted:
                 wanted.add(name)
                 todo += [dep["path"] for dep in entry.get("deps", ())]

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowsight import config
 from flowsight.errors import GateError, InputError
-from flowsight.registry import evidence, gate, locks, moving, probing, store, trail
+from flowsight.params import config
+from flowsight.registry import aliases as moving
+from flowsight.registry import evidence, gate, locks, model_answers, store, trail
 from flowsight.registry.evidence import Evidence
 from flowsight.registry.gate import Verdict
 from flowsight.registry.store import CHALLENGER, CHAMPION, PREVIOUS, Registry
@@ -121,7 +122,7 @@ def _judge(
     root: Path,
 ) -> Verdict:
     times = 3 if params.promotion.max_latency_sec is not None else 0
-    own = probing.latency(registry, challenger, times)
+    own = model_answers.latency(registry, challenger, times)
     scores = _champion_scores(registry, challenger, champion, root) if champion else None
     return gate.judge(
         challenger,

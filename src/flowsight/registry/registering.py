@@ -8,11 +8,13 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from flowsight import config, pipeline
 from flowsight.cluster import dvcwork, gitwork, processes, workplace
-from flowsight.config import Params
 from flowsight.errors import InputError
-from flowsight.registry import candidate, describing, state, store, subjects
+from flowsight.params import config
+from flowsight.params.config import Params
+from flowsight.pipeline import dvc_yaml
+from flowsight.registry import candidate, describing, state, store
+from flowsight.registry import subject as subjects
 from flowsight.registry.candidate import Registered, Served
 
 
@@ -62,7 +64,7 @@ def register_revision(system: str, revision: str, *, split_id: str | None = None
             subject = subjects.of_system(system)
             needed = [*subject.reads(system, params), *subject.raw(params)]
             dvcwork.transfer(place, tree, "pull", *needed)
-            stage = pipeline.load(tree).get("flow@0")
+            stage = dvc_yaml.load(tree).get("flow@0")
             if stage is not None:
                 dvcwork.bring_engine(tree, stage)
             return register(system, split_id=split_id, root=tree)

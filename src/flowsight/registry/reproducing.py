@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowsight import pipeline, running
 from flowsight.cluster import dvcwork, gitwork, processes
 from flowsight.errors import FlowsightError, InputError
+from flowsight.pipeline import dvc_yaml, running
 from flowsight.registry import lineage, locks
 from flowsight.registry.store import Registry
 from flowsight.serving import origin
@@ -135,7 +135,7 @@ def _environment(tree: Path) -> dict[str, str]:
 
 def _run(tree: Path, root: Path, target: str, use_cache: bool) -> list[str]:
     """Bring the target up to date; the stages whose commands ran."""
-    stages = pipeline.load(tree)
+    stages = dvc_yaml.load(tree)
     if target not in stages:
         raise InputError(f"expected the stage {target} in dvc.yaml of the commit, found none")
     flow = next((stage for stage in stages.values() if stage.group == "flow"), None)

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from flowsight import pipeline, running
 from flowsight.cluster import gitwork, processes
 from flowsight.errors import FlowsightError, InputError
+from flowsight.pipeline import dvc_yaml, running
 from flowsight.registry import locks
 from flowsight.serving import origin
 
@@ -59,7 +59,7 @@ def _check_committed(root: Path) -> str:
 
 def _check_up_to_date(root: Path, stage: str) -> None:
     """Ask DVC, which takes what is not on this machine as `dvc.lock` has it."""
-    stages, lock = pipeline.load(root), locks.read(root)
+    stages, lock = dvc_yaml.load(root), locks.read(root)
     if stage not in stages:
         raise InputError(f"expected the stage {stage} in dvc.yaml, found none")
     needed = _before(stages, stage)
@@ -81,8 +81,8 @@ def _check_up_to_date(root: Path, stage: str) -> None:
         )
 
 
-def _before(stages: dict[str, pipeline.Stage], stage: str) -> list[str]:
-    upstream, seen, todo = pipeline.upstream(stages), {stage}, [stage]
+def _before(stages: dict[str, dvc_yaml.Stage], stage: str) -> list[str]:
+    upstream, seen, todo = dvc_yaml.upstream(stages), {stage}, [stage]
     while todo:
         for name in upstream[todo.pop()] - seen:
             seen.add(name)

@@ -11,15 +11,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flowsight.config import Params
 from flowsight.files import atomic_dir
-from flowsight.reporting import background, data, formats, residual3d, saliency, two_stream
+from flowsight.params.config import Params
+from flowsight.reporting import data, formats
+from flowsight.systems.background import report
+from flowsight.systems.residual3d import report as residual3d
+from flowsight.systems.saliency import report as saliency
+from flowsight.systems.two_stream import report as two_stream
 
 _SYSTEMS = (
-    (two_stream.SYSTEM, two_stream.content, "two_stream.html.j2"),
-    (residual3d.SYSTEM, residual3d.content, "residual3d.html.j2"),
-    (background.SYSTEM, background.content, "background.html.j2"),
-    (saliency.SYSTEM, saliency.content, "saliency.html.j2"),
+    (two_stream.SYSTEM, two_stream.content, "two_stream/report.html.j2"),
+    (residual3d.SYSTEM, residual3d.content, "residual3d/report.html.j2"),
+    (report.SYSTEM, report.content, "background/report.html.j2"),
+    (saliency.SYSTEM, saliency.content, "saliency/report.html.j2"),
 )
 
 
@@ -68,7 +72,12 @@ def _render(values: Mapping[str, Any]) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("flowsight", "templates"),
+        loader=jinja2.ChoiceLoader(
+            [
+                jinja2.PackageLoader("flowsight", "reporting"),
+                jinja2.PackageLoader("flowsight", "systems"),
+            ]
+        ),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

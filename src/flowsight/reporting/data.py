@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from flowsight.config import Params
 from flowsight.evaluation.predictions import read_table, records
+from flowsight.params.config import Params
 from flowsight.reporting import formats
 
 SUBJECTS = ("manifest", "clips", "splits")

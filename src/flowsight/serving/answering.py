@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from flowsight.contract import System
 from flowsight.errors import FlowsightError, InputError, as_flowsight_error
 from flowsight.serving import prediction, sources
 from flowsight.serving.bundle import Bundle
 from flowsight.serving.result import Result
 from flowsight.serving.settings import Settings
-from flowsight.serving.systems import System
 from flowsight.video.decode import UnreadableVideo
 
 DEFAULT_TOP = 5

@@ -2,7 +2,7 @@
 
 The folder holds all that a prediction needs beside the package's code, so it can be registered,
 copied and served without the repository. The same checkpoints and parameters give the same bytes.
-Which networks there are and how they are put together is each system's own (`serving.systems`).
+Which networks there are and how they are put together is each system's own (`contract`).
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flowsight import config, files, schema
-from flowsight.config import FlowParams, FramesParams, Params
+from flowsight import contract, files
+from flowsight.contract import Shelf, Source, System
 from flowsight.errors import InputError
-from flowsight.serving import origin, systems
+from flowsight.params import config, schema
+from flowsight.params.config import FlowParams, FramesParams, Params
+from flowsight.serving import origin
 from flowsight.serving.restoring import MODEL
-from flowsight.serving.systems import Shelf, Source, System
 
 FORMAT = 1
 
@@ -43,7 +44,7 @@ class Bundle:
     @property
     def system(self) -> System:
         """The module that knows what to do with the networks."""
-        return systems.find(self.description["system"])
+        return contract.find(self.description["system"])
 
 
 def write_bundle(
@@ -88,7 +89,7 @@ def _describe(
     system: str, params: Params, root: Path, split_id: str | None, check_lock: bool
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What `model.json` says, and the folder of each checkpoint."""
-    own = systems.find(system)
+    own = contract.find(system)
     data = own.data(params)
     split = _chosen_split(data.splits, split_id)
     lock = origin.locked_outs(root / "dvc.lock")
@@ -136,7 +137,7 @@ def load_bundle(folder: Path | str, *, device: str | None = None) -> Bundle:
     description = _read(folder)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     try:
-        system = systems.find(description["system"])
+        system = contract.find(description["system"])
         rows: dict[str, Any] = {
             name: schema.read(system.ROW, values, f"rows.{name}")
             for name, values in description["rows"].items()

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flowsight.datasets import image_pairs
-from flowsight.datasets.image_pairs import MAX_PIXELS, Image
+from flowsight.datasets.images import pairs
+from flowsight.datasets.images.pairs import MAX_PIXELS, Image
 from flowsight.errors import InputError
 from flowsight.serving.memory import NO_LIMITS, Limits
 
@@ -42,7 +42,7 @@ def load(path: Path, limits: Limits = NO_LIMITS) -> ImageInMemory:
     """
     start = time.perf_counter()
     check(path, limits)
-    pixels = image_pairs.read_image(path)
+    pixels = pairs.read_image(path)
     return ImageInMemory(pixels, {"decode": time.perf_counter() - start})
 
 

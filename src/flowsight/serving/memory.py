@@ -19,10 +19,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from flowsight.config import FlowParams, FramesParams
+from flowsight.datasets.clips.flow import MOST_BYTES
 from flowsight.flow import api
 from flowsight.flow.quantize import quantize
-from flowsight.flow_packing import MOST_BYTES
+from flowsight.params.config import FlowParams, FramesParams
 from flowsight.video import pack
 from flowsight.video.decode import (
     MAX_FRAMES,

@@ -1,6 +1,6 @@
 """From a video's or an image's file to what a system says of it, in memory.
 
-It takes the pipeline's own path, which is the system's own (`serving.systems`).
+It takes the pipeline's own path, which is the system's own (`contract`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flowsight import seeding
 from flowsight.errors import FlowsightError, as_flowsight_error
+from flowsight.nn import seeding
 from flowsight.serving.bundle import Bundle
 from flowsight.serving.memory import NO_LIMITS, Limits
 from flowsight.serving.result import Update

@@ -76,9 +76,9 @@ def signature(system: str) -> tuple[ModelSignature, pd.DataFrame]:
     Raises:
         InputError: no such system.
     """
-    from flowsight.serving import systems
+    from flowsight import contract
 
-    own = systems.find(system)
+    own = contract.find(system)
     kinds = {own.INPUT: "string", "content": "string"}
     kinds |= {"top": "long"} if own.TOP else {}
     kinds |= {own.REQUEST: "boolean"}

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowsight import files
+from flowsight.contract import Shelf
 from flowsight.errors import InputError
-from flowsight.serving.systems import Shelf
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,7 +26,7 @@ def network(shelf: Shelf, name: str) -> nn.Module:
     Raises:
         InputError: weights that are missing, were changed, or are of another network.
     """
-    from flowsight import networks
+    from flowsight.classifiers import networks
 
     made = networks.build(shelf.rows[name], len(shelf.description["classes"]))
     fill(made, checked_state(shelf, name), shelf.folder / f"{name}.pt")
@@ -39,7 +39,7 @@ def checked_state(shelf: Shelf, name: str) -> dict[str, Tensor]:
     Raises:
         InputError: missing or changed, or no weights.
     """
-    from flowsight import checkpoint
+    from flowsight.nn import checkpoint
 
     listed = shelf.description["files"][name]
     path = shelf.folder / Path(listed["file"]).name  # never beside the bundle
@@ -58,7 +58,7 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     Raises:
         InputError: they are another network's; the file is named.
     """
-    from flowsight import checkpoint
+    from flowsight.nn import checkpoint
 
     problem = checkpoint.differences(network.state_dict(), state)
     if problem:

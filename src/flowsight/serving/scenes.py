@@ -1,7 +1,8 @@
 """A static camera's frames of a stranger, one by one: of a video, or pictures in a zip or a folder.
 
-Pictures are read as the pipeline reads them (`datasets.background`), so that of the same files it
-finds the same to the bit; a video has lost something when it was compressed. Only one frame is in
+Pictures are read as the pipeline reads them (`datasets.scenes.videos`), so that of the same files
+it finds the same to the bit; a video has lost something when it was compressed. Only one frame is
+in
 memory at a time.
 """
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from flowsight.attention import pictures
-from flowsight.datasets.sampling import even_positions
-from flowsight.video import pack
+from flowsight.batches.sampling import even_positions
+from flowsight.video import heat, pack
 
 if TYPE_CHECKING:
     from flowsight.serving.result import Prediction
@@ -34,7 +33,7 @@ def attention(found: Prediction) -> dict[str, Any]:
     answer: dict[str, Any] = {"frames": chosen}
     for name, every in found.attention.items():
         maps = every[chosen]
-        laid = [_small(pictures.overlay(f, m)) for f, m in zip(frames, maps, strict=True)]
+        laid = [_small(heat.overlay(f, m)) for f, m in zip(frames, maps, strict=True)]
         answer[name] = {"maps": maps.tolist(), "picture": _picture(np.concatenate(laid, axis=1))}
     return answer
 

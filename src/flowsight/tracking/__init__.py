@@ -25,8 +25,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flowsight import warm
 from flowsight.errors import ResourceError
+from flowsight.pipeline import warm
 from flowsight.tracking import origin, place, sending
 from flowsight.tracking.place import EXPERIMENT, tracking_uri
 from flowsight.tracking.spool import Spool

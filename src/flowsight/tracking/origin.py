@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flowsight import pipeline
+from flowsight.pipeline import dvc_yaml
 
 
 def commit() -> dict[str, str]:
@@ -51,7 +51,7 @@ def datasets(tags: Mapping[str, str], root: Path = Path()) -> list[dict[str, str
 def _hashes(root: Path) -> dict[str, str]:
     """Path -> hash of all that stages read and wrote; what they wrote counts."""
     try:
-        lock: Any = pipeline.read_yaml(root / "dvc.lock")
+        lock: Any = dvc_yaml.read_yaml(root / "dvc.lock")
         entries = list(lock["stages"].values())
     except Exception:  # none, half written, or of another DVC: the run goes without
         return {}

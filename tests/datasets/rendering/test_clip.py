@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from flowsight.datasets.rendering import actions, background, clip, figure, layers
+from flowsight.samples import actions, background, clip, figure, layers
 
 SHAPE = (120, 160)
 

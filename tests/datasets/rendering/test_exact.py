@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flowsight.datasets.rendering import actions, background, clip, exact, figure, images
+from flowsight.samples import actions, background, clip, exact, figure, images
 
 FOLDER = Path(exact.__file__).parent
 # what libm, vector libraries or BLAS may compute in other ways on other processors

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from flowsight.datasets.rendering import images
+from flowsight.samples import images
 
 
 def test_layout_is_msra10ks(tmp_path: Path) -> None:

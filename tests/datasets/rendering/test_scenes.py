@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from flowsight.datasets.rendering import scenes
+from flowsight.samples import scenes
 
 NAMES = ("shadow/room", "baseline/street")
 

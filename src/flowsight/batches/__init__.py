@@ -1,0 +1,1 @@
+"""Clips as tensors: sampling, transforms, maps; knows no system."""

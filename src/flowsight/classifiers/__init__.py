@@ -1,0 +1,1 @@
+"""What all classifiers of clips share: functions that a system's files call."""

@@ -1,0 +1,203 @@
+"""A row of the parameters: one trained network, its input and its training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flowsight.params.schema import check, check_choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockAttentionParams:
+    """Attention in each block of a network over time."""
+
+    channel: bool
+    spatial: bool
+    order: str
+    """`channel_first` or `spatial_first`."""
+    reduction: int
+    """The channel attention's hidden layer has C / reduction units."""
+    kernel: str
+    """Of the spatial attention: `7x7` (each frame by itself) or `7x7x7`."""
+
+    def __post_init__(self) -> None:
+        check(self.reduction >= 1, "reduction must be at least 1")
+        check_choice("order", self.order, ("channel_first", "spatial_first"))
+        check_choice("kernel", self.kernel, ("7x7", "7x7x7"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkParams:
+    """One stream's network."""
+
+    backbone: str
+    """`tiny` or a classifier of torchvision; for clips one of its network's BACKBONES."""
+    weights: str | None
+    """null, `imagenet` (torchvision's own) or a file below `data/weights`."""
+    dropout: float
+    map_channel: bool
+    """Whether the other stream's attention map is an input channel."""
+    target_layers: tuple[str, ...]
+    """Modules that Grad-CAM explains, or whose spatial attention is shown, by their names."""
+    width: int = 64
+    """Channels of the first level, for networks over clips."""
+    attention: BlockAttentionParams | None = None
+    """In each block, for networks over clips; null: the baseline."""
+
+    def __post_init__(self) -> None:
+        check(0 <= self.dropout < 1, "dropout must be in [0, 1)")
+        check(len(self.target_layers) > 0, "target_layers must name a module")
+        check(self.width >= 1, "width must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputParams:
+    """What a network sees."""
+
+    modality: str
+    """`rgb` or `flow`."""
+    stack_length: int
+    """Flow fields in a stack (1 for RGB)."""
+    num_segments: int
+    """TSN segments K; 1 is Two-Stream."""
+    resize_px: int
+    """Short side of the frame before cropping."""
+    crop_px: int
+    scales: tuple[float, ...]
+    """Multi-scale cropping: sides of the crop as shares of the short side."""
+    flip: bool
+    """Mirror half of the training clips (u is negated)."""
+    map_value: float
+    """The constant map of phase 1."""
+    clip_length: int | None = None
+    """Frames or flow fields T of a clip, for networks over time; null: single frames or stacks."""
+    fps: float | None = None
+    """Clips are drawn at this rate, by time stamps; null: the source's own."""
+
+    def __post_init__(self) -> None:
+        check_choice("modality", self.modality, ("rgb", "flow"))
+        check(self.stack_length >= 1, "stack_length must be at least 1")
+        check(self.modality == "flow" or self.stack_length == 1, "stack_length of rgb must be 1")
+        check(self.num_segments >= 1, "num_segments must be at least 1")
+        check(0 < self.crop_px <= self.resize_px, "crop_px must be in 1..resize_px")
+        check(all(0 < s <= 1 for s in self.scales) and len(self.scales) > 0, "scales: (0, 1]")
+        check(0 <= self.map_value <= 1, "map_value must be in [0, 1]")
+        check(self.clip_length is None or self.clip_length >= 1, "clip_length must be at least 1")
+        check(self.clip_length is None or self.stack_length == 1, "stack_length of clips must be 1")
+        check(self.fps is None or self.clip_length is not None, "fps needs clip_length")
+        check(self.fps is None or self.fps > 0, "fps must be positive")
+
+    @property
+    def images_per_input(self) -> int:
+        """Stored images (or stacks) behind one input of the network."""
+        return self.clip_length or 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainParams:
+    """Optimisation."""
+
+    epochs: int
+    samples_per_epoch: int
+    """How often each clip is drawn in an epoch."""
+    batch_size: int
+    """The optimiser's batch; the machine may cut it into micro-batches."""
+    accumulate: int
+    """Batches whose gradients are summed into one step."""
+    optimizer: str
+    lr: float
+    momentum: float
+    weight_decay: float
+    schedule: str
+    """`constant`, `step` (times gamma after each milestone), `cosine` or `poly` (to the power of
+    gamma)."""
+    milestones: tuple[int, ...]
+    gamma: float
+    patience: int | None
+    """Epochs without a better validation loss before stopping; null: all epochs."""
+    precision: str
+    devices: int
+    nesterov: bool = False
+    """Nesterov's momentum, for sgd."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "samples_per_epoch", "batch_size", "accumulate", "devices"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1")
+        check_choice("optimizer", self.optimizer, ("sgd", "adam", "adamw"))
+        check_choice("schedule", self.schedule, ("constant", "step", "cosine", "poly"))
+        check_choice("precision", self.precision, ("32-true", "16-mixed", "bf16-mixed"))
+        check(self.lr > 0, "lr must be positive")
+        check(0 <= self.momentum < 1, "momentum must be in [0, 1)")
+        check(self.weight_decay >= 0, "weight_decay must not be negative")
+        sgd = self.optimizer == "sgd" and self.momentum > 0
+        check(sgd or not self.nesterov, "nesterov needs sgd with momentum")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestParams:
+    """Views at test time."""
+
+    num_views: int
+    """Frames or stacks drawn evenly from a clip (25 in the papers)."""
+    num_crops: int
+    """10 (corners, centre, flips) or 1 (centre)."""
+
+    def __post_init__(self) -> None:
+        check(self.num_views >= 1, "num_views must be at least 1")
+        check(self.num_crops in (1, 10), "num_crops must be 1 or 10")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainsParams:
+    """Other maps of a network that there is: such a row trains none of its own."""
+
+    row: str
+    """Phase-1 row whose checkpoint makes the maps."""
+    key_every: int = 1
+    """Every k-th frame goes through the network; maps between are carried along the flow."""
+    through: str | None = None
+    """Phase-1 row of the other stream whose classification loss teaches the attention network, in
+    place of Grad-CAM; null: Grad-CAM."""
+    area_weight: float = 1.0
+    """With `through`: what a map costs that lets everything pass, in nats."""
+
+    def __post_init__(self) -> None:
+        check(self.key_every >= 1, "key_every must be at least 1")
+        check(self.area_weight >= 0, "area_weight must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowParams:
+    """One trained network: a row of the parameters."""
+
+    system: str
+    model: str
+    """System whose `network` it is."""
+    task: str
+    """What it learns."""
+    init: str | None
+    """Row whose checkpoint training goes on from."""
+    maps: str | None
+    """Row whose attention maps are the map channel; null: the constant."""
+    map_control: str | None = None
+    """What stands in for a clip's own maps, in training and in test: `shuffled` (those of a clip of
+    another class) or `constant`; null: nothing. A row that learns as much from these has maps that
+    explain nothing."""
+    explains: ExplainsParams | None = None
+    """Set: the row only makes maps, of another row's network; null: a network of its own."""
+    network: NetworkParams
+    input: InputParams
+    train: TrainParams
+    test: TestParams
+
+    def __post_init__(self) -> None:
+        check(self.maps is None or self.network.map_channel, "maps need network.map_channel")
+        clips = self.input.clip_length is not None
+        check(not (clips and self.network.map_channel), "clips have no map_channel")
+        check(clips or self.network.attention is None, "network.attention needs input.clip_length")
+        if self.map_control is not None:
+            check_choice("map_control", self.map_control, ("shuffled", "constant"))
+            check(self.maps is not None, "map_control needs maps to stand in for")
+        if self.explains is not None:
+            own = self.init is None and self.maps is None
+            check(own, "a row that explains another one trains nothing: init and maps must be null")

@@ -1,0 +1,1 @@
+"""Clips with a class on disk: adapters, manifest, packs, splits, gates."""

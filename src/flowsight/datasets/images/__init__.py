@@ -1,0 +1,1 @@
+"""Images on disk, with masks or labels."""

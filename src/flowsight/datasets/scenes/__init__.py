@@ -1,0 +1,1 @@
+"""Videos of static cameras on disk, as changedetection.net lays them out."""

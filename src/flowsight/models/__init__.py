@@ -1,1 +1,0 @@
-"""Networks: one per file, built by `build(...)` with keyword arguments."""

@@ -1,0 +1,1 @@
+"""Parts of networks and what is done with any network; knows no system."""

@@ -1,0 +1,1 @@
+"""The parameters: params.yaml as frozen dataclasses, checked once."""

@@ -1,0 +1,102 @@
+"""The data a pipeline starts from: data set, rendered sample, frames, flow, splits."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from flowsight.params.schema import check, check_choice
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetParams:
+    """Which data set, and how much of it may be missing."""
+
+    name: str
+    """Folder below `data/raw`; also part of every output's path."""
+    adapter: str
+    """Module of `flowsight.datasets` that knows the layout."""
+    max_absent: float = 0.0
+    """Share of listed clips that may be absent; 1.0 also drops classes left empty."""
+    max_quarantined: float = 0.05
+    """Share of clips that may be quarantined before the gate refuses."""
+
+    def __post_init__(self) -> None:
+        check(bool(_NAME.fullmatch(self.name)), f"name {self.name!r} is not a folder name")
+        for name in ("max_absent", "max_quarantined"):
+            check(0 <= getattr(self, name) <= 1, f"{name} must be in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleParams:
+    """The generated data set."""
+
+    seed: int
+    num_groups: int
+    """Actors, each with a look and a background; groups never straddle a split."""
+    num_test_groups: int
+    clips_per_group: int
+    """Clips of each class and group."""
+    num_frames: int
+    fps: int
+    width: int
+    height: int
+    scene_frames: int
+    """Frames of each static-camera sequence."""
+    num_images: int
+    """Image and mask pairs for saliency."""
+
+    def __post_init__(self) -> None:
+        check(0 < self.num_test_groups < self.num_groups, "num_test_groups must leave a group")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramesParams:
+    """How frames are stored."""
+
+    size: tuple[int, int] | None
+    """Width and height in px; null keeps the source's. Flow is computed at this size."""
+    quality: int
+    """JPEG quality."""
+
+    def __post_init__(self) -> None:
+        check(1 <= self.quality <= 100, "quality must be in 1..100")
+        check(self.size is None or min(self.size) >= 16, "size must be at least 16 px")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowParams:
+    """How optical flow is computed and stored."""
+
+    method: str
+    """`tvl1`, `dis` or `farneback`."""
+    preset: str
+    """TV-L1's numbers: `opencv`, `near`, `fast` or `cuda`."""
+    backend: str
+    """Never `auto` in a stage: the same parameters must give the same bytes."""
+    bound_px: float
+    """Displacements are clipped to +- this before quantisation to uint8."""
+    quality: int
+
+    def __post_init__(self) -> None:
+        check_choice("method", self.method, ("tvl1", "dis", "farneback"))
+        check_choice("preset", self.preset, ("opencv", "near", "fast", "cuda"))
+        check_choice("backend", self.backend, ("cpu", "torch", "gpu", "opencv"))
+        check(self.bound_px > 0, "bound_px must be positive")
+        check(1 <= self.quality <= 100, "quality must be in 1..100")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitsParams:
+    """Which official splits run, and how validation data are cut from training groups."""
+
+    ids: tuple[str, ...]
+    val_share: float
+    """Share of the training groups kept for validation."""
+
+    def __post_init__(self) -> None:
+        check(len(self.ids) > 0, "ids must name at least one split")
+        check(len(set(self.ids)) == len(self.ids), f"ids repeat: {', '.join(self.ids)}")
+        check(0 <= self.val_share < 1, "val_share must be in [0, 1)")

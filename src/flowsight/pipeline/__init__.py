@@ -1,0 +1,1 @@
+"""dvc.yaml read, composed and run."""

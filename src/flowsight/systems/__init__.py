@@ -1,0 +1,1 @@
+"""One folder a system; flowsight.contract says what stands in it."""

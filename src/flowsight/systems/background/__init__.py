@@ -1,0 +1,1 @@
+"""Background subtraction with recurrent networks on static-camera videos."""

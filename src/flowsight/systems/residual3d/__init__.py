@@ -1,0 +1,1 @@
+"""3D networks with residual attention over clips."""

@@ -1,0 +1,1 @@
+"""Salient objects in images: fully convolutional networks, whole and slimmed."""

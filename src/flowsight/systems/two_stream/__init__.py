@@ -1,0 +1,1 @@
+"""Two streams over clips that see each other's attention."""

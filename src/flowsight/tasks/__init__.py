@@ -1,1 +1,0 @@
-"""Tasks: from a batch to a loss, and to what is measured while training."""
