@@ -1,7 +1,7 @@
 """Images a second of the training loop, beside the same network fed from memory.
 
 `training.loop.fit` trains on packs of real clips ($FLOWSIGHT_SHARED/data, default ../shared/data;
-where there are none, of the generated sample). Epochs take turns: one reads its clips, the next gets
+where there are none, of the generated sample). Epochs take turns: one reads its clips, one gets
 the same batches ready from memory, through the same loop; after each pair a plain loop in torch
 (forward, backward, step, and nothing else) has its turn. Numbers are medians over the pairs. The
 loss is that of the steps on clips just read; on a GPU the first epoch's peak of memory is given,

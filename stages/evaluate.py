@@ -4,9 +4,8 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from flowsight import errors
+from flowsight import contract, errors
 from flowsight.params import config
-from flowsight.systems.two_stream import evaluate
 
 
 def main() -> None:
@@ -14,12 +13,12 @@ def main() -> None:
     parser.add_argument("system")
     parser.add_argument("--out", type=Path, required=True)
     args, rest = parser.parse_known_args()
-    kind = evaluate.folders_of(args.system)
+    own = contract.part(args.system, "evaluate")
     reads = argparse.ArgumentParser(prog=f"evaluate.py {args.system}", description=__doc__)
-    for folder in fields(kind):
+    for folder in fields(own.Folders):
         reads.add_argument(f"--{folder.name}", type=Path, required=True)
-    folders = kind(**vars(reads.parse_args(rest)))
-    evaluate.evaluate(args.system, config.load(), folders, args.out)
+    folders = own.Folders(**vars(reads.parse_args(rest)))
+    own.evaluate(config.load(), folders, args.out)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from flowsight.batches import transforms
 from flowsight.batches.clips import load_clips, network_input, read_images
+from flowsight.batches.params import InputParams
 from flowsight.classifiers import networks, params, scores
-from flowsight.classifiers.params import InputParams, NetworkParams, RowParams
+from flowsight.classifiers.params import NetworkParams, RowParams
 from flowsight.errors import InputError
 from flowsight.nn import checkpoint
 from flowsight.params import config

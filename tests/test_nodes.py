@@ -217,7 +217,7 @@ def test_reading_loads_nothing_heavy_and_no_lock() -> None:
     code = (
         "import sys; opened = [];"
         "sys.addaudithook(lambda e, a: opened.append(str(a[0])) if e == 'open' else None);"
-        "from flowsight import nodes; nodes.load();"
+        "from flowsight.pipeline import nodes; nodes.load();"
         "heavy = {'torch', 'dvc', 'pandas', 'numpy', 'mlflow', 'cv2'} & set(sys.modules);"
         "assert not heavy, heavy; assert any('dvc.yaml' in name for name in opened);"
         "assert not [name for name in opened if name.endswith('dvc.lock')]"

@@ -253,7 +253,8 @@ def test_wrong_number_of_workers(text: str, monkeypatch: pytest.MonkeyPatch) -> 
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from flowsight import errors, packing
+from flowsight import errors
+from flowsight.datasets.clips import frames as packing
 resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
 source, out = map(Path, sys.argv[1:])
 errors.guard(lambda: packing.pack_frames(source, out, size=None, quality=95))
@@ -338,7 +339,7 @@ import os, sys
 from functools import partial
 from pathlib import Path
 from flowsight.video import shard
-from flowsight import packing
+from flowsight.datasets.clips import frames as packing
 
 def pack(clip, target, threads, log):
     if clip.clip_id == os.environ.get("DIE_AT"):
@@ -394,7 +395,8 @@ def test_a_kept_pack_that_is_not_whole_is_made_again(tmp_path: Path) -> None:
 def test_killed_outright_it_leaves_no_worker(tmp_path: Path) -> None:
     source = make_shard(tmp_path / "0", {f"A/{index}": 30 for index in range(20)})
     code = (
-        "import sys; from pathlib import Path; from flowsight import flow_packing;"
+        "import sys; from pathlib import Path;"
+        "from flowsight.datasets.clips import flow as flow_packing;"
         f"flow_packing.pack_flow(Path({str(source)!r}), Path({str(tmp_path / 'out')!r}),"
         f" **{FLOW | {'preset': 'opencv'}!r})"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import shutil
 import subprocess
 import sys
@@ -65,12 +66,6 @@ def test_every_stage_says_what_it_needs() -> None:
         assert set(stage.meta) == wanted, stage.name
 
 
-def test_the_report_is_made_again_when_its_template_changes() -> None:
-    folder = Path("src/flowsight/templates")
-    templates = {str(folder / path.name) for path in (ROOT / folder).iterdir()}
-    assert templates and templates <= set(dvc_yaml.load(ROOT)["report"].deps)
-
-
 def test_a_group_without_instances_is_known_by_its_places(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("data: {name: toy}\nsome: {a: {x: 1}}\nnone: {}\n")
     (tmp_path / "dvc.yaml").write_text(
@@ -95,7 +90,7 @@ def test_a_group_without_instances_is_known_by_its_places(tmp_path: Path) -> Non
 
 def test_reading_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from flowsight import pipeline; pipeline.load();"
+        "import sys; from flowsight.pipeline import dvc_yaml; dvc_yaml.load();"
         "heavy = {'torch', 'dvc', 'pandas', 'numpy', 'mlflow', 'cv2'} & set(sys.modules);"
         "assert not heavy, heavy"
     )
@@ -147,6 +142,20 @@ def test_stage_key_follows_what_the_stage_reads(
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
     assert (dvc_yaml.stage_key("fit", root) != before) == changes
+
+
+def test_stage_key_leaves_out_what_python_leaves_behind(tmp_path: Path) -> None:
+    root = small_repository(tmp_path)
+    text = (root / "dvc.yaml").read_text().replace("[code.py, data]", "[package, data]")
+    (root / "dvc.yaml").write_text(text)
+    (root / "package").mkdir()
+    (root / "package/part.py").write_text("x = 1\n")
+    before = dvc_yaml.stage_key("fit", root)
+    compileall.compile_dir(root / "package", quiet=1)
+    assert list((root / "package/__pycache__").iterdir())
+    assert dvc_yaml.stage_key("fit", root) == before
+    (root / "package/part.py").write_text("x = 2\n")
+    assert dvc_yaml.stage_key("fit", root) != before
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ stages:
     outs: [data/raw/sample]
   check:
     cmd: python check.py
-    deps: [data/raw/sample, check.py]
+    deps: ['data/raw/${dataset.name}', check.py]
     outs: [result.txt]
 """
 
@@ -93,11 +93,23 @@ def test_missing_data_set_is_named_before_anything_runs(small: Path) -> None:
     assert not (small / "data").exists()
 
 
-def test_missing_weights_are_named(small: Path) -> None:
-    text = (small / "params.yaml").read_text()
-    (small / "params.yaml").write_text(text.replace("weights: null", "weights: some.pth", 1))
-    with pytest.raises(InputError, match=r"rows\.spatial\.network\.weights.*import weights FILE"):
+@pytest.mark.parametrize(
+    ("dep", "hint"),
+    [
+        ("data/weights/some.pth", "flowsight import weights FILE"),
+        ("data/raw/cdnet2012", "flowsight import cdnet2012 SOURCE"),
+        ("lost.py", "found no such file$"),
+    ],
+)
+def test_all_that_no_stage_makes_must_be_there(small: Path, dep: str, hint: str) -> None:
+    """Weights, scenes, images, anything: no kind of data is forgotten, for none is named."""
+    (small / "dvc.yaml").write_text(
+        (small / "dvc.yaml").read_text() + f"  more:\n    cmd: 'true'\n    deps: [{dep}]\n"
+    )
+    with pytest.raises(InputError, match=hint) as error:
         running.repro(root=small)
+    assert str(error.value).startswith("more: expected ") and dep in str(error.value)
+    running.repro(["check"], root=small)  # does not read it
 
 
 def test_wrong_parameter_touches_nothing(small: Path) -> None:

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from flowsight.classifiers.params import TrainParams
 from flowsight.datasets.images import pairs as image_pairs
 from flowsight.errors import InputError
 from flowsight.metrics import saliency as metrics
 from flowsight.nn import checkpoint, cost, slimming
+from flowsight.params.training import TrainParams
 from flowsight.pipeline import composing
 from flowsight.systems.residual3d import network as residual3d
 from flowsight.systems.saliency import instances, networks

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowsight.classifiers.params import TrainParams
 from flowsight.datasets.images import pairs as image_pairs
 from flowsight.errors import InputError
 from flowsight.nn import checkpoint
+from flowsight.params.training import TrainParams
 from flowsight.systems.saliency import batches, networks, training
 from flowsight.systems.saliency.params import (
     ImageInputParams,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flowsight.classifiers.params import TrainParams
 from flowsight.errors import InputError
+from flowsight.params.training import TrainParams
 from flowsight.training import schedule
 from flowsight.training.schedule import Epoch
 

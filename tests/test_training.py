@@ -19,12 +19,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from flowsight.batches.params import InputParams
 from flowsight.classifiers import networks
 from flowsight.classifiers import params as rows
-from flowsight.classifiers.params import InputParams, NetworkParams, RowParams, TrainParams
+from flowsight.classifiers.params import NetworkParams, RowParams
 from flowsight.errors import InputError, ResourceError
 from flowsight.nn import checkpoint
 from flowsight.params import config
+from flowsight.params.training import TrainParams
 from flowsight.training import loop, resume
 from flowsight.training.schedule import Epoch
 

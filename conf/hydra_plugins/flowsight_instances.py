@@ -7,7 +7,6 @@ module because `hydra.plugins_path` is `conf`.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -112,19 +111,11 @@ def _item(name: str, row: DictConfig, split_id: str) -> dict[str, str]:
         "split": split_id,
         "system": row.system,
         "model": row.model,
-        "code": _code(row.model),
         "task": row.task,
         "packs": {"rgb": "frames", "flow": "flow"}[row.input.modality],
         # a file that always exists stands for "no weights file"
         "weights": "README.md" if weights in (None, "imagenet") else weights,
     }
-
-
-def _code(model: str) -> str:
-    """What of `src/flowsight/systems` a network is: a file, or for a family of them a folder."""
-    spec = find_spec(f"flowsight.systems.{model}.network")
-    is_folder = spec is not None and spec.submodule_search_locations is not None
-    return f"{model}/network" if is_folder else f"{model}/network.py"
 
 
 def scene_instances(scenes: DictConfig, systems: ListConfig) -> DictConfig:
@@ -141,7 +132,7 @@ def scene_instances(scenes: DictConfig, systems: ListConfig) -> DictConfig:
             train[f"{name}-{split_id}"] = {
                 "row": name,
                 "split": str(split_id),
-                "code": _code(row.model),
+                "model": row.model,
                 "task": row.task,
             }
     found = {

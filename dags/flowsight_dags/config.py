@@ -14,6 +14,7 @@ from pathlib import Path
 
 from airflow.sdk import CronTriggerTimetable
 
+from flowsight import contract
 from flowsight.errors import InputError
 from flowsight.pipeline import dvc_yaml
 
@@ -114,6 +115,4 @@ def systems() -> list[str]:
 
 def served() -> list[str]:
     """Those of them that can be registered: each has a module that knows how it is served."""
-    modules = Path(dvc_yaml.__file__).parent / "serving/systems"
-    here = {path.stem for path in modules.iterdir()}
-    return [name for name in systems() if name in here]
+    return [name for name in systems() if name in contract.names()]

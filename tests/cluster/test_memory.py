@@ -15,7 +15,11 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize(
     ("group", "row", "rows"),
-    [("train", "resnet3d", ("rows",)), ("train_saliency", "fcn", ("images", "rows"))],
+    [
+        ("train", "resnet3d", ("rows",)),
+        ("train_saliency", "fcn", ("images", "rows")),
+        ("train_scenes", "recurrent", ("scenes", "rows")),
+    ],
 )
 def test_first_half_is_of_the_rows_own_batch(
     tmp_path: Path, group: str, row: str, rows: tuple[str, ...]

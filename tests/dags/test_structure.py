@@ -38,7 +38,7 @@ def test_edges_of_retrain_are_those_of_dvc_yaml(real_dags: dict[str, Any]) -> No
     own = {"settings", "prepare", "gather", "publish"}
     plans = {f"plan.{node.task_id}" for node in NODES.values() if node.mapped}
     assert set(dag.task_ids) == ids | own | plans
-    assert dag.get_task("sample").upstream_task_ids == {"prepare"}
+    assert dag.get_task("code").upstream_task_ids == {"prepare"}
     assert dag.get_task("gather").upstream_task_ids == {"report"}
 
 

@@ -23,7 +23,7 @@ from flowsight.batches.clips import (
     read_images,
     timeline,
 )
-from flowsight.classifiers.params import InputParams
+from flowsight.batches.params import InputParams
 from flowsight.errors import InputError
 from flowsight.training.batches import EpochBatches
 from flowsight.video import pack

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from flowsight.batches import map_controls
 from flowsight.batches.clips import Clip, load_clips, read_images
-from flowsight.classifiers.params import InputParams
+from flowsight.batches.params import InputParams
 from flowsight.errors import InputError
 from flowsight.video import pack
 

@@ -214,7 +214,7 @@ def render(values: dict[str, object]) -> str:
     return reporting._render(
         {
             "dataset": "sample", "recipe": "sample", "split_ids": ("1",),
-            "systems": [{"template": "background.html.j2"} | values],
+            "systems": [{"template": "background/report.html.j2"} | values],
             "data": empty,
             "parameters": {"rows": [], "table": [], "blocks": {}},
         }

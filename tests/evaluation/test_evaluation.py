@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from flowsight import contract
 from flowsight.errors import InputError
 from flowsight.evaluation import predictions
 from flowsight.params.config import FusionParams
@@ -27,7 +28,7 @@ World = SimpleNamespace
 def results(world_template: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of the unchanged world."""
     out = tmp_path_factory.mktemp("results") / "two_stream"
-    evaluation.evaluate("two_stream", world_template.params, world_template.folders, out)
+    evaluation.evaluate(world_template.params, world_template.folders, out)
     return out
 
 
@@ -49,7 +50,7 @@ def run(world: World, out: Path, **block: object) -> dict[str, float]:
     if block:
         evaluate = dataclasses.replace(params.evaluate, **block)
         params = dataclasses.replace(params, evaluate=evaluate)
-    evaluation.evaluate("two_stream", params, world.folders, out)
+    evaluation.evaluate(params, world.folders, out)
     return pd.read_json(out / "metrics.json", typ="series").to_dict()
 
 
@@ -280,11 +281,9 @@ def test_earlier_results_survive_a_failure(world: World, tmp_path: Path) -> None
     assert hashes(tmp_path / "out") == before
 
 
-def test_unknown_system_is_refused(world_template: World, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="background"):
-        evaluation.evaluate(
-            "background", world_template.params, world_template.folders, tmp_path / "out"
-        )
+def test_unknown_system_is_refused() -> None:
+    with pytest.raises(InputError, match="did you mean 'two_stream'"):
+        contract.part("two_strem", "evaluate")
 
 
 def test_streams_with_other_clips_are_not_joined(world_template: World) -> None:

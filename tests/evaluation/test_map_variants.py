@@ -75,7 +75,7 @@ def world(
     folders = dataclasses.replace(where, **paths)
     out = root / "results" / "two_stream"
     out.parent.mkdir()
-    evaluate("two_stream", params, folders, out)
+    evaluate(params, folders, out)
     return SimpleNamespace(root=root, params=params, folders=folders, results=out)
 
 

@@ -37,9 +37,7 @@ def write(world: World, results: Path, out: Path) -> str:
 def folder(world_template: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with `two_stream` (results) and `report` (the page)."""
     root = tmp_path_factory.mktemp("report")
-    evaluate.evaluate(
-        "two_stream", world_template.params, world_template.folders, root / "two_stream"
-    )
+    evaluate.evaluate(world_template.params, world_template.folders, root / "two_stream")
     write(world_template, root, root / "report")
     return root
 
@@ -134,7 +132,7 @@ def test_a_study_shows_the_headline_against_its_controls(
             source = predictions / f"{stream}-{split}.parquet"
             shutil.copy(source, predictions / f"{stream}_shuffled-{split}.parquet")
     folders = dataclasses.replace(world_template.folders, predictions=predictions)
-    evaluate.evaluate("two_stream", study.params, folders, tmp_path / "results/two_stream")
+    evaluate.evaluate(study.params, folders, tmp_path / "results/two_stream")
     page = write(study, tmp_path / "results", tmp_path / "report")
     table = page[page.index('id="controls"') :]
     table = table[: table.index("</table>")]

@@ -16,7 +16,6 @@ from flowsight.errors import InputError
 from flowsight.files import write_csv
 from flowsight.systems.residual3d import evaluate as residual3d
 from flowsight.systems.residual3d import leakage, paper, regions
-from flowsight.systems.two_stream import evaluate
 from flowsight.systems.two_stream.evaluate import Folders
 from flowsight.video import pack
 
@@ -53,7 +52,7 @@ def clip_world(world_template: World, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def results(clip_world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("results") / "residual3d"
-    evaluate.evaluate("residual3d", clip_world.params, clip_world.folders, out)
+    residual3d.evaluate(clip_world.params, clip_world.folders, out)
     return out
 
 
@@ -81,7 +80,7 @@ def test_numbers_are_those_of_the_predictions(clip_world: World, results: Path) 
 
 
 def test_twice_the_same_bytes(clip_world: World, results: Path, tmp_path: Path) -> None:
-    evaluate.evaluate("residual3d", clip_world.params, clip_world.folders, tmp_path / "again")
+    residual3d.evaluate(clip_world.params, clip_world.folders, tmp_path / "again")
     names = sorted(p.relative_to(results) for p in results.rglob("*") if p.is_file())
     assert len(names) > 8
     for name in names:
@@ -131,7 +130,7 @@ def changed_split(world: World, tmp_path: Path) -> Folders:
 def test_a_group_on_two_sides_is_refused(clip_world: World, tmp_path: Path) -> None:
     folders = changed_split(clip_world, tmp_path)
     with pytest.raises(InputError, match=r"split 2, got 1 on several, first g\d\d in test and tr"):
-        evaluate.evaluate("residual3d", clip_world.params, folders, tmp_path / "out")
+        residual3d.evaluate(clip_world.params, folders, tmp_path / "out")
     assert not (tmp_path / "out").exists(), "no number is told"
 
 
@@ -197,7 +196,7 @@ def test_predictions_without_views_are_refused(clip_world: World, tmp_path: Path
     pd.read_parquet(path).drop(columns="views_right").to_parquet(path, index=False)
     folders = dataclasses.replace(clip_world.folders, predictions=predictions)
     with pytest.raises(InputError, match=r"resnet3d-1.parquet; predict again"):
-        evaluate.evaluate("residual3d", clip_world.params, folders, tmp_path / "out")
+        residual3d.evaluate(clip_world.params, folders, tmp_path / "out")
 
 
 def test_the_page_has_its_part(clip_world: World, results: Path, tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from flowsight.params.config import Params
 from flowsight.systems.saliency import evaluate as saliency
 from flowsight.systems.saliency import paper
 from flowsight.systems.saliency import report as page
-from flowsight.systems.two_stream import evaluate
 from flowsight.video import pack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +33,7 @@ class Run:
 
     root: Path
     params: Params
-    folders: saliency.SaliencyFolders
+    folders: saliency.Folders
     masks: dict[str, np.ndarray]
     maps: dict[str, dict[str, np.ndarray]]
 
@@ -69,7 +68,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         raw, pairs, split_ids=("1",), test_share=0.5, val_share=0.2, seed=1, max_quarantined=0.0
     )
     found = image_pairs.load_pairs(raw, pairs, "1")
-    folders = saliency.SaliencyFolders(
+    folders = saliency.Folders(
         predictions=root / "predictions", maps=root / "maps", pairs=pairs, raw=raw
     )
     maps: dict[str, dict[str, np.ndarray]] = {"fcn": {}, "fcn_f": {}}
@@ -95,7 +94,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def results(run: Run) -> Path:
     out = run.root / "results/saliency"
-    evaluate.evaluate("saliency", run.params, run.folders, out)
+    saliency.evaluate(run.params, run.folders, out)
     return out
 
 
@@ -155,7 +154,7 @@ def test_curves_and_pictures(results: Path) -> None:
 
 
 def test_the_same_inputs_give_the_same_bytes(run: Run, results: Path, tmp_path: Path) -> None:
-    evaluate.evaluate("saliency", run.params, run.folders, tmp_path / "again")
+    saliency.evaluate(run.params, run.folders, tmp_path / "again")
     for path in results.rglob("*.*"):
         other = tmp_path / "again" / path.relative_to(results)
         assert files.sha256(path) == files.sha256(other), path.name
@@ -219,7 +218,7 @@ def test_predictions_of_other_images_are_refused(run: Run, tmp_path: Path) -> No
     def refused(message: str) -> None:
         folders = dataclasses.replace(run.folders, predictions=tmp_path)
         with pytest.raises(InputError, match=message):
-            evaluate.evaluate("saliency", run.params, folders, tmp_path / "out")
+            saliency.evaluate(run.params, folders, tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
     refused("found no such file; run `dvc repro` for its stage")
@@ -246,7 +245,7 @@ def test_maps_that_are_missing_or_of_another_size_are_refused(run: Run, tmp_path
             members = [(f"{item}.png", png(levels)) for item, levels in maps.items()]
             pack.write_pack(tmp_path / "fcn-1.zip", members, COST)
         with pytest.raises(InputError, match=message):
-            evaluate.evaluate("saliency", run.params, folders, tmp_path / "out")
+            saliency.evaluate(run.params, folders, tmp_path / "out")
 
 
 # the page
@@ -273,7 +272,7 @@ def test_the_page_shows_it(run: Run, results: Path) -> None:
             "dataset": "sample",
             "recipe": "sample",
             "split_ids": ("1",),
-            "systems": [{"template": "saliency.html.j2"} | content],
+            "systems": [{"template": "saliency/report.html.j2"} | content],
             "data": {
                 "classes": [], "num_clips": 0, "num_groups": 0, "num_frames": 0,
                 "quarantined": 0, "absent": 0, "lost": [], "unlisted": 0, "checks": [],

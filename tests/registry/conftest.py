@@ -149,6 +149,7 @@ class World:
         basic = {
             "repository": REPOSITORY_ID,
             "git_commit": "c" * 40,
+            "system": "two_stream",
             "data_gate": "passed",
             "size_bytes": "1000000",
             "data_path": "data/raw/toy",

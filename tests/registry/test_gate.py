@@ -124,7 +124,7 @@ def test_the_table_is_for_people(evidence_of: Callable) -> None:
     assert max(len(line) for line in lines) < 120
 
 
-GOOD = {"repository": HERE, "data_gate": "passed", "size_bytes": "1000"}
+GOOD = {"repository": HERE, "system": "two_stream", "data_gate": "passed", "size_bytes": "1000"}
 
 
 def of_images(scores: list[float], *, learnt: str = "x") -> Evidence:
@@ -136,7 +136,7 @@ def of_images(scores: list[float], *, learnt: str = "x") -> Evidence:
     return Evidence(
         model="toy",
         version="1",
-        tags={**GOOD, **numbers, "subject": "images"},
+        tags={**GOOD, **numbers, "system": "saliency"},
         items=items,
         scores=pd.DataFrame({"item_id": names, "score": scores}),
     )
@@ -154,7 +154,7 @@ def of_frames(tp: list[int]) -> Evidence:
         model="toy",
         version="1",
         tags={**GOOD, **dict.fromkeys(("f_measure", "recall", "precision"), "0.5"),
-              "subject": "scenes"},
+              "system": "background"},
         items=pd.DataFrame(rows, columns=["item_id", "subset", "group", "sha256"]).assign(path="p"),
         scores=scenes.scored(
             pd.DataFrame(counts, columns=["item_id", "tp", "fp", "fn", "tn"])

@@ -82,7 +82,7 @@ def test_what_is_served_can_be_named(tmp_path: Path) -> None:
         InputError, match=r"serve\.two_stream as one of attention, got 'two_stream'"
     ):
         choosing.served_fusion(wrong, "two_stream")
-    wrong = dataclasses.replace(params, serve=config.ServeParams(serve="fcn"))
+    wrong = dataclasses.replace(params, serve=config.ServeParams(background="fcn"))
     with pytest.raises(
         InputError, match=r"serve\.background as one of recurrent, recurrent_median"
     ):

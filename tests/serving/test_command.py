@@ -159,7 +159,7 @@ def test_overlays_of_several(command: Any, folder: Path, videos: Path, tmp_path:
         (["--system", "residul3d"], "got 'residul3d'; did you mean 'residual3d'?"),
         (
             ["--system", "x"],
-            "that can be served (background, residual3d, saliency, two_stream), got",
+            "expected a system (background, residual3d, saliency, two_stream), got",
         ),
         (["--model", "{folder}", "--system", "residual3d"], "which is of two_stream"),
     ],

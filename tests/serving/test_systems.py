@@ -40,8 +40,9 @@ def test_a_module_has_all_that_is_asked_of_it(name: str) -> None:
 
 def test_to_write_a_bundle_or_to_refuse_one_takes_no_torch() -> None:
     program = (
-        "import sys; from flowsight.serving import systems, telling\n"
-        "print([systems.find(name).__name__ for name in systems.names()], 'torch' in sys.modules)"
+        "import sys; from flowsight import contract\n"
+        "from flowsight.serving import predict_command\n"
+        "print([contract.find(name).__name__ for name in contract.names()], 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip().endswith("] False"), done.stdout + done.stderr

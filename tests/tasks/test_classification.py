@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowsight.classifiers import task as classification
-from flowsight.classifiers.params import TrainParams
 from flowsight.errors import InputError
+from flowsight.params.training import TrainParams
 
 
 def params(**changes: Any) -> TrainParams:

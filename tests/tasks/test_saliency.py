@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowsight.classifiers.params import TrainParams
+from flowsight.params.training import TrainParams
 from flowsight.systems.saliency import task as saliency
 
 

@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from flowsight.batches import map_controls, sampling, transforms
+from flowsight.batches.params import InputParams
 from flowsight.batches.sampling import Indices
 from flowsight.batches.transforms import Images
-from flowsight.classifiers.params import InputParams
 from flowsight.errors import InputError
 from flowsight.video import pack
 

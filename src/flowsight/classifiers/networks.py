@@ -42,7 +42,7 @@ def build(
     try:
         model = importlib.import_module(f"flowsight.systems.{row.model}.network")
     except ModuleNotFoundError as error:
-        if error.name != f"flowsight.systems.{row.model}.network":
+        if not f"flowsight.systems.{row.model}.network".startswith(str(error.name)):
             raise
         raise InputError(
             f"expected the name of a module in src/flowsight/systems, got {row.model!r} in the "

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flowsight.batches.params import InputParams
 from flowsight.params.schema import check, check_choice
+from flowsight.params.training import TrainParams
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,89 +50,6 @@ class NetworkParams:
         check(0 <= self.dropout < 1, "dropout must be in [0, 1)")
         check(len(self.target_layers) > 0, "target_layers must name a module")
         check(self.width >= 1, "width must be at least 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class InputParams:
-    """What a network sees."""
-
-    modality: str
-    """`rgb` or `flow`."""
-    stack_length: int
-    """Flow fields in a stack (1 for RGB)."""
-    num_segments: int
-    """TSN segments K; 1 is Two-Stream."""
-    resize_px: int
-    """Short side of the frame before cropping."""
-    crop_px: int
-    scales: tuple[float, ...]
-    """Multi-scale cropping: sides of the crop as shares of the short side."""
-    flip: bool
-    """Mirror half of the training clips (u is negated)."""
-    map_value: float
-    """The constant map of phase 1."""
-    clip_length: int | None = None
-    """Frames or flow fields T of a clip, for networks over time; null: single frames or stacks."""
-    fps: float | None = None
-    """Clips are drawn at this rate, by time stamps; null: the source's own."""
-
-    def __post_init__(self) -> None:
-        check_choice("modality", self.modality, ("rgb", "flow"))
-        check(self.stack_length >= 1, "stack_length must be at least 1")
-        check(self.modality == "flow" or self.stack_length == 1, "stack_length of rgb must be 1")
-        check(self.num_segments >= 1, "num_segments must be at least 1")
-        check(0 < self.crop_px <= self.resize_px, "crop_px must be in 1..resize_px")
-        check(all(0 < s <= 1 for s in self.scales) and len(self.scales) > 0, "scales: (0, 1]")
-        check(0 <= self.map_value <= 1, "map_value must be in [0, 1]")
-        check(self.clip_length is None or self.clip_length >= 1, "clip_length must be at least 1")
-        check(self.clip_length is None or self.stack_length == 1, "stack_length of clips must be 1")
-        check(self.fps is None or self.clip_length is not None, "fps needs clip_length")
-        check(self.fps is None or self.fps > 0, "fps must be positive")
-
-    @property
-    def images_per_input(self) -> int:
-        """Stored images (or stacks) behind one input of the network."""
-        return self.clip_length or 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainParams:
-    """Optimisation."""
-
-    epochs: int
-    samples_per_epoch: int
-    """How often each clip is drawn in an epoch."""
-    batch_size: int
-    """The optimiser's batch; the machine may cut it into micro-batches."""
-    accumulate: int
-    """Batches whose gradients are summed into one step."""
-    optimizer: str
-    lr: float
-    momentum: float
-    weight_decay: float
-    schedule: str
-    """`constant`, `step` (times gamma after each milestone), `cosine` or `poly` (to the power of
-    gamma)."""
-    milestones: tuple[int, ...]
-    gamma: float
-    patience: int | None
-    """Epochs without a better validation loss before stopping; null: all epochs."""
-    precision: str
-    devices: int
-    nesterov: bool = False
-    """Nesterov's momentum, for sgd."""
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "samples_per_epoch", "batch_size", "accumulate", "devices"):
-            check(getattr(self, name) >= 1, f"{name} must be at least 1")
-        check_choice("optimizer", self.optimizer, ("sgd", "adam", "adamw"))
-        check_choice("schedule", self.schedule, ("constant", "step", "cosine", "poly"))
-        check_choice("precision", self.precision, ("32-true", "16-mixed", "bf16-mixed"))
-        check(self.lr > 0, "lr must be positive")
-        check(0 <= self.momentum < 1, "momentum must be in [0, 1)")
-        check(self.weight_decay >= 0, "weight_decay must not be negative")
-        sgd = self.optimizer == "sgd" and self.momentum > 0
-        check(sgd or not self.nesterov, "nesterov needs sgd with momentum")
 
 
 @dataclass(frozen=True, kw_only=True)

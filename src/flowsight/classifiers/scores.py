@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from flowsight import progress
 from flowsight.batches import sampling, transforms
 from flowsight.batches.clips import Clip, count_positions, load_clips, network_input, read_images
+from flowsight.batches.params import InputParams
 from flowsight.batches.sampling import Indices
 from flowsight.batches.transforms import Images
 from flowsight.classifiers import networks
-from flowsight.classifiers.params import InputParams, RowParams
+from flowsight.classifiers.params import RowParams
 from flowsight.errors import InputError, ResourceError
 from flowsight.files import atomic_file
 from flowsight.nn import checkpoint, seeding

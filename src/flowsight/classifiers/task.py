@@ -16,8 +16,8 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from flowsight.classifiers import networks
-from flowsight.classifiers.params import TrainParams
 from flowsight.errors import InputError
+from flowsight.params.training import TrainParams
 
 
 def build(

@@ -11,13 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from flowsight.classifiers.params import (
-    InputParams,
-    NetworkParams,
-    RowParams,
-    TestParams,
-    TrainParams,
-)
+from flowsight.batches.params import InputParams
+from flowsight.classifiers.params import NetworkParams, RowParams, TestParams
 from flowsight.errors import InputError
 from flowsight.params import schema
 from flowsight.params.data import (
@@ -28,6 +23,7 @@ from flowsight.params.data import (
     SplitsParams,
 )
 from flowsight.params.schema import check
+from flowsight.params.training import TrainParams
 from flowsight.systems.background.params import ScenesParams
 from flowsight.systems.saliency.params import ImagesParams
 

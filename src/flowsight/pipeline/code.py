@@ -15,8 +15,20 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+from flowsight import files
+
 PACKAGE = "flowsight"
-NO_BYTES = ("cli", "contract", "errors", "params", "pipeline", "progress", "systems", "tracking")
+NO_BYTES = (
+    "__init__",
+    "cli",
+    "contract",
+    "errors",
+    "params",
+    "pipeline",
+    "progress",
+    "systems",
+    "tracking",
+)
 """Modules and folders that check, schedule or tell, and compute nothing; of `systems` the folder's
 own file. A system's `params.py` is one too: the values themselves are parameters."""
 
@@ -37,7 +49,7 @@ def fingerprints(root: Path, entries: Iterable[Path]) -> dict[str, str]:
 
 
 def closure(root: Path, entries: Iterable[Path]) -> set[Path]:
-    """The entry files and what they import of the package, also inside functions; see `NO_BYTES`."""
+    """The entries and what they import of the package, also inside functions; see `NO_BYTES`."""
     source = root / "src"
     seen: set[Path] = set()
     todo = list(entries)
@@ -125,5 +137,47 @@ def _docstrings(text: str, lines: list[str]) -> Iterator[tuple[int, int, int]]:
         first, last = node.lineno - 1, node.end_lineno - 1
         for row in range(first, last + 1):
             start = node.col_offset if row == first else 0
-            end = len(lines[row]) if row < last else len(lines[row].encode()[: node.end_col_offset].decode())  # fmt: skip
+            end = len(lines[row])
+            if row == last:  # counted in bytes
+                end = len(lines[row].encode()[: node.end_col_offset].decode())
             yield row, start, end
+
+
+def write(root: Path, out: Path) -> None:
+    """Write `<out>/<name>.json` for each entry of `entries`."""
+    with files.atomic_dir(out) as folder:
+        for name, starts in entries(root).items():
+            path = folder / f"{name}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write_json(fingerprints(root, starts), path)
+
+
+def entries(root: Path) -> dict[str, list[Path]]:
+    """What stages depend on: each stage script, and what parameters choose among.
+
+    Returns:
+        `<script>`; `<system>/<verb>`, the verb's script and the system's files of that name, with
+        the printed numbers; `network/<system>`; `adapter/<data set>`; `engine/<of flow>`.
+    """
+    package = root / "src" / PACKAGE
+    found = {path.stem: [path] for path in sorted((root / "stages").glob("*.py"))}
+    for folder in sorted(path.parent for path in package.glob("systems/*/__init__.py")):
+        printed = sorted(folder.glob("published.csv"))
+        for verb in ("evaluate", "report"):
+            found[f"{folder.name}/{verb}"] = [
+                *found[verb],
+                *sorted(folder.glob(f"{verb}.*")),
+                *printed,
+            ]
+        for path in sorted(folder.glob("network*")):
+            if path.stem == "network":
+                found[f"network/{folder.name}"] = [path / "__init__.py" if path.is_dir() else path]
+    found["report"] += [
+        path for name, own in found.items() if name.endswith("/report") for path in own
+    ]
+    found["report"] += sorted(package.glob("reporting/report.*"))
+    for path in sorted(package.glob("datasets/clips/adapters/[a-z]*.py")):
+        found[f"adapter/{path.stem}"] = [path]
+    for path in sorted(package.glob("flow/tvl1_*.py")):
+        found[f"engine/{path.stem.removeprefix('tvl1_')}"] = [path]
+    return found

@@ -261,7 +261,8 @@ def _content_hash(root: Path, dep: str, locked: Mapping[str, str]) -> str:
     digest = hashlib.sha256()
     path = root / dep
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
+        # what Python leaves beside its files is nobody's input (`.dvcignore`)
+        if file.is_file() and "__pycache__" not in file.parts:
             digest.update(file.relative_to(root).as_posix().encode() + b"\0")
             digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()

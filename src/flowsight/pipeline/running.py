@@ -26,7 +26,6 @@ from flowsight.errors import (
     ResourceError,
 )
 from flowsight.params import config
-from flowsight.params.config import Params
 from flowsight.pipeline import composing, dvc_yaml, gpus, parallel, warm
 from flowsight.pipeline.gpus import Lent
 
@@ -65,7 +64,7 @@ def repro(
     root = Path(root)
     params = config.load(root / "params.yaml")
     stages = dvc_yaml.load(root)
-    check_input(params, stages, root)
+    check_input(stages, targets, root)
     repair_lock(root)
     print(f"flowsight: {composing.describe(params)}", file=sys.stderr)
     with _termination_raises():
@@ -97,35 +96,42 @@ def _termination_raises() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def check_input(params: Params, stages: dict[str, dvc_yaml.Stage], root: Path) -> None:
-    """Refuse to start where raw data or a weights file is missing.
+def check_input(stages: Mapping[str, dvc_yaml.Stage], targets: Sequence[str], root: Path) -> None:
+    """Refuse to start where something is missing that no stage makes: raw data, a weights file.
+
+    Args:
+        stages: all of `dvc.yaml`.
+        targets: what is to be brought up to date, with all that it reads; none: everything.
+        root: the repository.
 
     Raises:
         InputError: naming what was expected where, and the command that brings it.
     """
-    images = params.images if "saliency" in params.systems else None
-    for data in [params.dataset.name] + ([] if images is None else [images.name]):
-        raw = f"data/raw/{data}"
-        made_here = any(raw in stage.outs for stage in stages.values())
-        read = data == params.dataset.name or any(raw in s.deps for s in stages.values())
-        if read and not made_here and not (root / raw).is_dir():
-            raise InputError(
-                f"expected the data set in {root / raw}, found no such folder; "
-                f"bring it with `flowsight import {data} SOURCE`"
-            )
-    named = {
-        f"rows.{name}": row.network.weights
-        for name, row in params.rows.items()
-        if row.system in params.systems
-    }
-    if images is not None:
-        named |= {f"images.rows.{name}": r.network.weights for name, r in images.rows.items()}
-    for name, weights in named.items():
-        if weights not in (None, "imagenet") and not (root / "data/weights" / weights).is_file():
-            raise InputError(
-                f"{name}.network.weights: expected {root / 'data/weights' / weights}, found "
-                f"no such file; bring it with `flowsight import weights FILE`"
-            )
+    made = [out for stage in stages.values() for out in stage.outs]
+    for name in _needed(stages, targets):
+        for dep in stages[name].deps:
+            if (root / dep).exists() or any(dvc_yaml.overlaps(dep, out) for out in made):
+                continue
+            raise InputError(f"{name}: expected {root / dep}, found no such file{_bring(dep)}")
+
+
+def _needed(stages: Mapping[str, dvc_yaml.Stage], targets: Sequence[str]) -> list[str]:
+    before = dvc_yaml.upstream(stages)
+    todo = [n for n, stage in stages.items() if not targets or {n, stage.group} & set(targets)]
+    found: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += before[name]
+    return [name for name in stages if name in found]
+
+
+def _bring(dep: str) -> str:
+    """The command that brings what lies in `data/`."""
+    kind, name = (*Path(dep).parts[1:3], "", "")[:2]
+    command = {"raw": f"flowsight import {name} SOURCE", "weights": "flowsight import weights FILE"}
+    return f"; bring it with `{command[kind]}`" if kind in command else ""
 
 
 def repair_lock(root: Path) -> None:

@@ -44,7 +44,7 @@ class Evidence:
     @property
     def subject(self) -> Subject:
         """What it is judged on."""
-        return subjects.of_tags(self.tags)
+        return subjects.of_version(self.model, self.tags)
 
     @property
     def kind(self) -> Kind:

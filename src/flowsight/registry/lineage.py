@@ -103,7 +103,9 @@ def of_version(registry: Registry, version: ModelVersion, root: Path) -> dict[st
         "checkpoints": checkpoints,
         "consistent": None if problem else set(checkpoints.values()) <= known,
         "problem": problem,
-        "numbers": {k: tags.get(k) for k in subject.of_tags(tags).KIND.tagged if k in tags},
+        "numbers": {
+            k: tags.get(k) for k in subject.of_version(version.name, tags).KIND.tagged if k in tags
+        },
         "quarantine_share": tags.get("quarantine_share"),
         "paper_comparable": tags.get("paper_comparable"),
         "params": dict(run.data.params),

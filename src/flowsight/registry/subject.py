@@ -113,6 +113,6 @@ def of_system(system: str) -> Subject:
     return cast(Subject, contract.part(system, "judge"))
 
 
-def of_tags(tags: Mapping[str, str]) -> Subject:
-    """What a version was judged on; those before there was a choice, on clips."""
-    return of_system(tags.get("system", "two_stream"))
+def of_version(model: str, tags: Mapping[str, str]) -> Subject:
+    """What a version is judged on; a registered model has its system's name."""
+    return of_system(tags.get("system", model))

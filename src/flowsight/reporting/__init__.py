@@ -1,8 +1,7 @@
 """One self-contained HTML page of all that came out: no scripts, no outside files, no clocks.
 
-The page has one part per system (an entry of `_SYSTEMS`: a function that reads
-`results/<system>` and a template that shows it), then the data, then the parameters. A system
-without results is not shown.
+The page has one part per system (its `report.content`, which reads `results/<system>`, and its
+`report.html.j2`), then the data, then the parameters. A system without results is not shown.
 """
 
 from __future__ import annotations
@@ -11,20 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flowsight import contract
 from flowsight.files import atomic_dir
 from flowsight.params.config import Params
 from flowsight.reporting import data, formats
-from flowsight.systems.background import report
-from flowsight.systems.residual3d import report as residual3d
-from flowsight.systems.saliency import report as saliency
-from flowsight.systems.two_stream import report as two_stream
-
-_SYSTEMS = (
-    (two_stream.SYSTEM, two_stream.content, "two_stream/report.html.j2"),
-    (residual3d.SYSTEM, residual3d.content, "residual3d/report.html.j2"),
-    (report.SYSTEM, report.content, "background/report.html.j2"),
-    (saliency.SYSTEM, saliency.content, "saliency/report.html.j2"),
-)
 
 
 def write_report(
@@ -50,9 +39,10 @@ def write_report(
         InputError: a table that must be there is missing or has other columns.
     """
     systems = [
-        {"template": template} | content(results / name, history, manifest, params)
-        for name, content, template in _SYSTEMS
-        if name in params.systems and (results / name / "metrics.json").is_file()
+        {"template": f"{name}/report.html.j2"}
+        | contract.part(name, "report").content(results / name, history, manifest, params)
+        for name in params.systems
+        if (results / name / "metrics.json").is_file()
     ]
     page = _render(
         {

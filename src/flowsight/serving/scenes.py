@@ -2,8 +2,7 @@
 
 Pictures are read as the pipeline reads them (`datasets.scenes.videos`), so that of the same files
 it finds the same to the bit; a video has lost something when it was compressed. Only one frame is
-in
-memory at a time.
+in memory at a time.
 """
 
 from __future__ import annotations

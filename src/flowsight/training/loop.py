@@ -27,10 +27,11 @@ from torch.utils.data import DataLoader
 
 from flowsight.batches.clips import Clip, ClipDataset, load_clips, loader
 from flowsight.classifiers import networks
-from flowsight.classifiers.params import RowParams, TrainParams
+from flowsight.classifiers.params import RowParams
 from flowsight.errors import InputError, ResourceError
 from flowsight.nn import checkpoint, seeding
 from flowsight.params.config import Params
+from flowsight.params.training import TrainParams
 from flowsight.training import resume, schedule
 from flowsight.training.batches import EpochBatches
 from flowsight.training.epoch_progress import EpochProgress

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from flowsight.classifiers.params import TrainParams
 from flowsight.errors import InputError
 from flowsight.files import atomic_file
+from flowsight.params.training import TrainParams
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ def build(row: SceneRowParams) -> BackgroundNetwork:
     try:
         model = importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name:
+        if not name.startswith(str(error.name)):
             raise
         raise InputError(
             f"expected the name of a module in src/flowsight/systems, got {row.model!r} in the "

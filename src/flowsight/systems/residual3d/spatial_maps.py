@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from flowsight.batches.clips import Clip, load_clips, network_input, read_images, timeline
+from flowsight.batches.params import InputParams
 from flowsight.batches.transforms import resize_short_side
 from flowsight.classifiers import networks
-from flowsight.classifiers.params import InputParams, RowParams
+from flowsight.classifiers.params import RowParams
 from flowsight.files import atomic_dir
 from flowsight.nn import checkpoint as checkpoints
 from flowsight.nn import seeding

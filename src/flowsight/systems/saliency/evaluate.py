@@ -36,7 +36,7 @@ _DECIMALS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class SaliencyFolders:
+class Folders:
     """What the evaluation reads (outputs of earlier stages)."""
 
     predictions: Path
@@ -60,7 +60,7 @@ class RowResult:
     cost: dict[str, int]
 
 
-def evaluate(params: Params, folders: SaliencyFolders, out: Path) -> None:
+def evaluate(params: Params, folders: Folders, out: Path) -> None:
     """Write `results/saliency`: metrics.json, tables, curves and pictures.
 
     Args:
@@ -115,7 +115,7 @@ def _status_counts(pairs: Path) -> dict[str, int]:
     return {str(name): int(count) for name, count in table["status"].value_counts().items()}
 
 
-def _read(name: str, split_id: str, folders: SaliencyFolders, pairs: list[Pair]) -> RowResult:
+def _read(name: str, split_id: str, folders: Folders, pairs: list[Pair]) -> RowResult:
     key = f"{name}-{split_id}"
     counts = _read_counts(folders.predictions / f"{key}.parquet", pairs)
     test = sorted((p for p in pairs if p.subset == "test"), key=lambda pair: pair.item_id)

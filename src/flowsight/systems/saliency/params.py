@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from flowsight.classifiers.params import TrainParams
 from flowsight.errors import InputError
 from flowsight.params.schema import check, check_choice
+from flowsight.params.training import TrainParams
 
 BACKBONES = ("vgg16", "vgg16_bn", "squeezenet1_0")
 CHOICES = ("first", "random", "l1", "taylor")

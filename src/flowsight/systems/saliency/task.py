@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from flowsight.classifiers import networks
-from flowsight.classifiers.params import TrainParams
+from flowsight.params.training import TrainParams
 from flowsight.systems.saliency.network.losses import VOID, pixel_losses
 
 

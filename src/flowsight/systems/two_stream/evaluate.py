@@ -28,42 +28,27 @@ from flowsight.files import atomic_dir, write_csv, write_json
 from flowsight.metrics import classification
 from flowsight.metrics.bootstrap import Resampling
 from flowsight.params.config import FusionParams, Params
-from flowsight.systems.residual3d import evaluate as residual3d
-from flowsight.systems.saliency import evaluate as saliency
-from flowsight.systems.saliency.evaluate import SaliencyFolders
 from flowsight.systems.two_stream import gallery, paper, scoring
 from flowsight.systems.two_stream.scoring import STREAMS, SplitResult
 
-__all__ = ["Folders", "evaluate", "folders_of", "shown_maps", "system_fusions"]
+__all__ = ["Folders", "evaluate", "shown_maps", "system_fusions"]
 
+SYSTEM = "two_stream"
 _DECIMALS = 6
 
 
-def folders_of(system: str) -> type[Folders] | type[SaliencyFolders]:
-    """What a system's evaluation reads: a dataclass of folders."""
-    return SaliencyFolders if system == saliency.SYSTEM else Folders
-
-
-def evaluate(system: str, params: Params, folders: Folders | SaliencyFolders, out: Path) -> None:
-    """Write `results/<system>`: metrics.json, tables, joined predictions and pictures.
+def evaluate(params: Params, folders: Folders, out: Path) -> None:
+    """Write `results/two_stream`: metrics.json, tables, joined predictions and pictures.
 
     Args:
-        system: its fusions are those of `params.evaluate` whose rows belong to it; networks over
-            clips or images have rows only, see their own folders.
         params: all parameters.
-        folders: inputs, of the kind that `folders_of` names.
+        folders: inputs.
         out: folder to replace.
 
     Raises:
-        InputError: predictions are missing or do not fit the splits, or the system is unknown.
+        InputError: predictions are missing or do not fit the splits.
     """
-    if isinstance(folders, SaliencyFolders):
-        saliency.evaluate(params, folders, out)
-        return
-    if system == residual3d.SYSTEM:
-        residual3d.evaluate(params, folders, out)
-        return
-    fusions = system_fusions(system, params)
+    fusions = system_fusions(SYSTEM, params)
     classes = read_classes(folders.manifest)
     splits = {
         s: read_table(folders.splits / f"{s}.csv", ("clip_id", "subset")) for s in params.splits.ids

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from flowsight.batches.clips import Clip, full_frames, load_clips
+from flowsight.batches.params import InputParams
 from flowsight.classifiers import networks
-from flowsight.classifiers.params import InputParams, RowParams
+from flowsight.classifiers.params import RowParams
 from flowsight.errors import InputError
 from flowsight.files import atomic_dir, write_csv
 from flowsight.nn import checkpoint as checkpoints
