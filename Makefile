@@ -18,8 +18,9 @@ setup:  ## .venv with the locked packages
 	@scripts/setup.sh
 
 JOBS ?= 2
+# SYSTEMS="two_stream saliency": these only, with the data that they read; the page waits for all
 repro: setup  ## run the pipeline (only what changed), JOBS=2 stages side by side, and say where the results are
-	@flowsight repro --jobs $(JOBS)
+	@flowsight repro --jobs $(JOBS) $(addprefix report@,$(SYSTEMS))
 
 test: test-fast test-slow test-workers  ## all tests but test-services
 

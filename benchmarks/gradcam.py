@@ -39,6 +39,7 @@ from flowsight.metrics import localization
 from flowsight.nn import gradcam, seeding
 from flowsight.params import config
 from flowsight.params.config import Params
+from flowsight.systems.two_stream import network as two_stream
 from flowsight.systems.two_stream.maps import extraction
 from flowsight.systems.two_stream.maps.extraction import Stream
 from flowsight.systems.two_stream.maps.key_frames import (
@@ -103,7 +104,7 @@ def setting(params: Params, args: argparse.Namespace) -> tuple[list[Clip], Strea
     network = dataclasses.replace(row.network, backbone=args.backbone, target_layers=layers)
     row = dataclasses.replace(row, network=network, input=dataclasses.replace(row.input, **size))
     torch.manual_seed(0)
-    built = networks.build(row, len(classes)).eval()
+    built = networks.build(two_stream, row, len(classes)).eval()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return chosen, Stream(built.to(device), layers, row.input, row.network.map_channel)
 

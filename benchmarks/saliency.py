@@ -40,7 +40,7 @@ from flowsight.systems.saliency import batches as pair_batches
 from flowsight.systems.saliency import networks as saliency_networks
 from flowsight.systems.saliency import training
 from flowsight.systems.saliency.network.losses import image_loss
-from flowsight.systems.saliency.params import ImageRowParams, ImagesParams, SlimParams
+from flowsight.systems.saliency.params import Block, ImageRowParams, SlimParams
 
 ROOT = Path(__file__).resolve().parents[1]
 JSON = ROOT / "build/benchmarks/saliency.json"
@@ -97,21 +97,21 @@ def write(report: dict[str, Any], path: Path) -> None:
 # times
 
 
-def rows_of(recipe: str | None, studies: Sequence[str]) -> ImagesParams:
+def rows_of(recipe: str | None, studies: Sequence[str]) -> Block:
     """Rows of params.yaml, or of studies with a recipe."""
     if recipe is None:
-        return config.load(ROOT / "params.yaml").saliency()
+        return config.load(ROOT / "params.yaml").system("saliency")  # type: ignore[no-any-return]
     chosen = [f"recipe={recipe}", f"study=[{','.join(studies)}]"]
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "conf").symlink_to(ROOT / "conf")
-        return composing.compose(chosen, root=folder).saliency()
+        return composing.compose(chosen, root=folder).system("saliency")  # type: ignore[no-any-return]
 
 
-def slim_network(images: ImagesParams, row: ImageRowParams) -> nn.Module:
+def slim_network(block: Block, row: ImageRowParams) -> nn.Module:
     """Random weights of the row's size: what they are changes no time."""
     torch.manual_seed(0)
     network = saliency_networks.build(row)
-    cut = slimming.plan_cut(network, images.plan_of(row), saliency_networks.example(row))
+    cut = slimming.plan_cut(network, block.plan_of(row), saliency_networks.example(row))
     network = slimming.apply(network, cut).to(device()).eval()
     return network.to(memory_format=torch.channels_last)
 
@@ -120,18 +120,19 @@ def time_rows(
     recipe: str | None, study: Sequence[str], size: str, rounds: int, saved: Path
 ) -> None:
     """Parameters, multiply-adds and times of every row."""
-    images = rows_of(recipe, study)
+    block = rows_of(recipe, study)
+    experiments = {row: letter for letter, row in block.evaluate.experiments.items()}
     width, height = (int(part) for part in size.split("x"))
-    base = next(name for name, row in images.rows.items() if row.init is None)
-    factor = pair_batches.shrink_factor((height, width), images.rows[base].input.long_px)
+    base = next(name for name, row in block.rows.items() if row.start.init is None)
+    factor = pair_batches.shrink_factor((height, width), block.rows[base].input.long_px)
     seen = max(1, round(height * factor)), max(1, round(width * factor))
     x = torch.randn(1, 3, *seen, device=device()).contiguous(memory_format=torch.channels_last)
-    networks = {name: slim_network(images, row) for name, row in images.rows.items()}
+    networks = {name: slim_network(block, row) for name, row in block.rows.items()}
     found = by_turns({name: (network, x) for name, network in networks.items()}, rounds)
     report: dict[str, Any] = {
         "machine": machine(),
         "threads": torch.get_num_threads(),
-        "network": images.rows[base].network.backbone,
+        "network": block.rows[base].network.backbone,
         "height": seen[0],
         "width": seen[1],
         "rounds": rounds,
@@ -145,7 +146,7 @@ def time_rows(
     for name, network in networks.items():
         ratios = [own / full for own, full in zip(found[name], found[base], strict=True)]
         entry = {
-            "experiment": images.rows[name].experiment,
+            "experiment": experiments.get(name),
             "parameters": cost.num_parameters(network),
             "multiply_adds": cost.multiply_adds(network, x),
             "ms": 1000 * statistics.median(found[name]),
@@ -220,8 +221,7 @@ def find_plan(
 ) -> None:
     """Search, time what was found, print it as a study."""
     params = config.load(ROOT / "params.yaml")
-    saliency = params.saliency()
-    own, name = saliency.row(row), saliency.name
+    own, name = params.system("saliency").row(row), params.images.name
     folder = ROOT / f"checkpoints/{name}/{row}-{split}"
     network = saliency_networks.restored(own, {}, folder).to(device()).eval()
     network = network.to(memory_format=torch.channels_last)
@@ -262,7 +262,7 @@ def find_plan(
         print(f"  {'+'.join(step.layers):40} -> {step.kept:5}, loss {step.loss:.5f}")
     plan = {layer: round(share, 6) for layer, share in found.plan.items()}
     text = ", ".join(f"{layer}: {share:g}" for layer, share in plan.items())
-    print(f"images:\n  plans:\n    searched: {{{text}}}")
+    print(f"systems:\n  saliency:\n    plans:\n      searched: {{{text}}}")
     write(
         {
             "machine": machine(),
@@ -281,7 +281,7 @@ def find_plan(
 def _scored(row: ImageRowParams, count: int) -> ImageRowParams:
     """The row as one whose kernels are scored on so many images."""
     slim = SlimParams(plan="", choice="taylor", num_images=count)
-    return dataclasses.replace(row, init="", slim=slim)
+    return dataclasses.replace(row, start=dataclasses.replace(row.start, init="", slim=slim))
 
 
 def _ratio(full: nn.Module, slim: nn.Module, x: Tensor, rounds: int) -> float:
@@ -299,7 +299,7 @@ def draw(saved: Path, metrics: Path, out: Path) -> None:
 
     figure = blank_figure(7.2, 4.8)
     ax = figure.subplots()
-    table = published.read("saliency_fcn").pivot_table(
+    table = published.read("saliency").pivot_table(
         index=["dataset", "item"], columns="metric", values="value"
     )
     for dataset, colour in (("MSRA10K", "#7a8699"), ("DUT-OMRON", "#b8962e")):

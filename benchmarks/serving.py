@@ -28,6 +28,7 @@ import numpy as np
 
 from flowsight import contract
 from flowsight.flow import api
+from flowsight.params import config
 from flowsight.serving import memory
 from flowsight.serving.bundle import Bundle, load_bundle, write_bundle
 from flowsight.serving.memory import Needs
@@ -44,7 +45,8 @@ SHARED = Path(os.environ.get("FLOWSIGHT_SHARED", ROOT.parent / "shared")) / "dat
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--system", default=contract.DEFAULT, choices=contract.names())
+    first = next(iter(config.load(ROOT / "params.yaml").systems))
+    parser.add_argument("--system", default=first, choices=contract.names())
     parser.add_argument("--model", type=Path, help="a bundle; default: the working tree's")
     parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)

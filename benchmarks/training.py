@@ -45,6 +45,7 @@ from flowsight.classifiers import networks
 from flowsight.classifiers.params import RowParams
 from flowsight.nn.backbone import TARGET_LAYERS
 from flowsight.params import config
+from flowsight.systems.two_stream import network as two_stream
 from flowsight.training import loop
 
 STACK_LENGTH = 5
@@ -121,15 +122,15 @@ def make_row(
     backbone: str, modality: str, crop_px: int, num_clips: int, args: argparse.Namespace
 ) -> RowParams:
     """A row as `params.yaml` has it, with another network and size."""
-    row = config.load(ROOT / "params.yaml").rows["spatial" if modality == "rgb" else "temporal"]
+    row = config.load(ROOT / "params.yaml").row("spatial" if modality == "rgb" else "temporal")
     flow = modality == "flow"
     layers = (TARGET_LAYERS[backbone],)
     return dataclasses.replace(
         row,
+        start=dataclasses.replace(row.start, weights=None),
         network=dataclasses.replace(
             row.network,
             backbone=backbone,
-            weights=None,
             map_channel=False,
             dropout=0.5,
             target_layers=layers,
@@ -161,7 +162,7 @@ def measure(name: str, data: Data, args: argparse.Namespace) -> dict[str, Any]:
     """Images a second of a case: read, from memory, in a plain loop; memory, loss."""
     backbone, modality, crop_px = CASES[name]
     row = make_row(backbone, modality, crop_px, data.clips, args)
-    bare, bare_sec = networks.build(row, len(data.labels)), []
+    bare, bare_sec = networks.build(two_stream, row, len(data.labels)), []
     turns: list[Turns] = []
     fresh_gpu()
 
@@ -179,6 +180,7 @@ def measure(name: str, data: Data, args: argparse.Namespace) -> dict[str, Any]:
         recorded_losses(lambda: turns[0].reads) as losses,
     ):
         loop.fit(
+            model=two_stream,
             row=row,
             row_name=name,
             params=dataclasses.replace(config.load(ROOT / "params.yaml"), threads=args.threads),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from flowsight import errors
 from flowsight.params import config
+from flowsight.systems.two_stream.params import SYSTEM
 
 
 def main() -> None:
@@ -23,7 +24,7 @@ def main() -> None:
     extraction.extract(
         name=args.row,
         row=params.row(args.row),
-        attention=params.attention,
+        attention=params.system(SYSTEM).attention,
         manifest=args.manifest,
         split=args.split,
         packs=args.packs,

@@ -15,7 +15,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     params = config.load()
-    images = params.saliency()
+    images = params.images
     pairs.write_pairs(
         args.raw,
         args.out,

@@ -6,6 +6,7 @@ from pathlib import Path
 from flowsight import errors
 from flowsight.params import config
 from flowsight.systems.background import peers
+from flowsight.systems.background.params import SYSTEM
 
 
 def main() -> None:
@@ -13,7 +14,9 @@ def main() -> None:
     parser.add_argument("--scenes", type=Path, required=True, help="folder of the videos")
     parser.add_argument("--out", type=Path, required=True, help="folder of a folder a method")
     args = parser.parse_args()
-    peers.run(args.scenes, config.load().scenes_block(), args.out)
+    params = config.load()
+    methods = params.system(SYSTEM).peers
+    peers.run(args.scenes, params.scenes.videos, methods, args.out)
 
 
 if __name__ == "__main__":

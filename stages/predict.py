@@ -3,14 +3,14 @@
 import argparse
 from pathlib import Path
 
-from flowsight import errors
+from flowsight import contract, errors
 from flowsight.classifiers import scores
 from flowsight.params import config
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("row", help="key of `rows` in params.yaml")
+    parser.add_argument("row", help="a row of params.yaml")
     parser.add_argument("--manifest", type=Path, required=True, help="folder of the manifest")
     parser.add_argument("--split", type=Path, required=True, help="table of clip_id and subset")
     parser.add_argument("--packs", type=Path, required=True, help="folder of frames or flow packs")
@@ -19,6 +19,7 @@ def main() -> None:
     args = parser.parse_args()
     params = config.load()
     predictions = scores.predict(
+        model=contract.part(params.owner(args.row), "network"),
         row=params.row(args.row),
         params=params,
         manifest=args.manifest,

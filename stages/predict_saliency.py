@@ -6,11 +6,12 @@ from pathlib import Path
 from flowsight import errors
 from flowsight.params import config
 from flowsight.systems.saliency import predict
+from flowsight.systems.saliency.params import SYSTEM
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("row", help="key of `images.rows` in params.yaml")
+    parser.add_argument("row", help="name of the row in params.yaml")
     parser.add_argument("--raw", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--pairs", type=Path, required=True, help="folder of items and splits")
     parser.add_argument("--split", required=True, help="name of the split")
@@ -19,7 +20,7 @@ def main() -> None:
     parser.add_argument("--maps", type=Path, required=True, help="pack of the maps, a zip")
     args = vars(parser.parse_args())
     params = config.load()
-    predict.predict(images=params.saliency(), threads=params.threads, **args)
+    predict.predict(block=params.system(SYSTEM), threads=params.threads, **args)
 
 
 if __name__ == "__main__":

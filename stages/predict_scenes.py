@@ -11,18 +11,17 @@ from flowsight.systems.background import predict
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("row", help="key of `scenes.rows` in params.yaml")
+    parser.add_argument("row", help="a row of params.yaml")
     parser.add_argument("split_id", help="key of `scenes.splits`")
     parser.add_argument("--scenes", type=Path, required=True, help="folder of the videos")
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder with model.pt")
     parser.add_argument("--out", type=Path, required=True, help="folder of counts and masks")
     args = parser.parse_args()
     params = config.load()
-    scenes = params.scenes_block()
     predict.predict(
-        row=scenes.row(args.row),
-        videos=videos.open_videos(args.scenes, scenes.videos),
-        trained_on=scenes.trained_on(args.split_id),
+        row=params.row(args.row),
+        videos=videos.open_videos(args.scenes, params.scenes.videos),
+        trained_on=params.scenes.trained_on(args.split_id),
         checkpoint_dir=args.checkpoint,
         threads=params.threads,
         out=args.out,

@@ -1,4 +1,4 @@
-"""One HTML page of everything: python stages/report.py --results results ... --out ..."""
+"""A system's part of the page: python stages/report.py SYSTEM --results results/SYSTEM ..."""
 
 import argparse
 from pathlib import Path
@@ -7,23 +7,13 @@ from flowsight import errors, reporting
 from flowsight.params import config
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    for folder in ("results", "history", "validation", "manifest", "out"):
-        parser.add_argument(f"--{folder}", type=Path, required=True)
-    return parser.parse_args()
-
-
 def main() -> None:
-    args = parse_args()
-    reporting.write_report(
-        results=args.results,
-        history=args.history,
-        validation=args.validation,
-        manifest=args.manifest,
-        params=config.load(),
-        out=args.out,
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("system")
+    for folder in ("results", "history", "manifest", "out"):
+        parser.add_argument(f"--{folder}", type=Path, required=True)
+    args = vars(parser.parse_args())
+    reporting.write_part(args.pop("system"), params=config.load(), **args)
 
 
 if __name__ == "__main__":

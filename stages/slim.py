@@ -9,7 +9,7 @@ from flowsight.systems.saliency import train
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("row", help="key of `images.rows` in params.yaml")
+    parser.add_argument("row", help="name of the row in params.yaml")
     parser.add_argument("--raw", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--pairs", type=Path, required=True, help="folder of items and splits")
     parser.add_argument("--split", required=True, help="name of the split")

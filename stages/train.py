@@ -9,7 +9,7 @@ from flowsight.training import job
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("row", help="key of `rows` in params.yaml")
+    parser.add_argument("row", help="a row of params.yaml")
     parser.add_argument("--manifest", type=Path, required=True, help="folder of the manifest")
     parser.add_argument("--split", type=Path, required=True, help="table of clip_id and subset")
     parser.add_argument("--packs", type=Path, required=True, help="folder of frames or flow packs")

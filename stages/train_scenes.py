@@ -9,7 +9,7 @@ from flowsight.systems.background import train
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("row", help="key of `scenes.rows` in params.yaml")
+    parser.add_argument("row", help="name of the row in params.yaml")
     parser.add_argument("split_id", help="key of `scenes.splits`")
     parser.add_argument("--scenes", type=Path, required=True, help="folder of the videos")
     parser.add_argument("--stage", required=True, help="name in dvc.yaml")

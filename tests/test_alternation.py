@@ -12,10 +12,12 @@ from flowsight.classifiers.params import RowParams
 from flowsight.errors import InputError
 from flowsight.nn import checkpoint
 from flowsight.params import config
-from flowsight.params.config import AlternationParams, Params
+from flowsight.params.config import Params
 from flowsight.systems.two_stream import alternation
+from flowsight.systems.two_stream import network as two_stream
 from flowsight.systems.two_stream.alternation import Partner, parts
 from flowsight.systems.two_stream.maps import extraction
+from flowsight.systems.two_stream.params import AlternationParams, FusionParams
 from flowsight.training import loop, resume, schedule
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,37 +37,41 @@ def params(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Params:
     monkeypatch.setenv("FLOWSIGHT_SCRATCH", str(tmp_path / "scratch"))
     monkeypatch.delenv("FLOWSIGHT_MICRO_BATCH", raising=False)
     given = config.load(ROOT / "params.yaml")
+    block = given.system("two_stream")
 
     def small(stream: str, maps: str) -> RowParams:
-        row = given.rows[stream]
+        row = block.rows[stream]
         length = 2 if stream == "temporal" else 1
         size = {"resize_px": 30, "crop_px": 24, "stack_length": length, "num_segments": 1}
         return dataclasses.replace(
             row,
-            maps=maps,
+            start=dataclasses.replace(row.start, maps=maps),
             input=dataclasses.replace(row.input, **size),
             train=dataclasses.replace(row.train, epochs=3, batch_size=8, samples_per_epoch=1),
         )
 
-    return dataclasses.replace(
-        given,
-        systems=("two_stream",),
+    small_block = dataclasses.replace(
+        block,
         rows={"rgb": small("spatial", "flow"), "flow": small("temporal", "rgb")},
-        attention=dataclasses.replace(given.attention, epochs=2, max_frames=2, num_pictures=1),
+        attention=dataclasses.replace(block.attention, epochs=2, max_frames=2, num_pictures=1),
         alternation=AlternationParams(rounds=2),
         evaluate=dataclasses.replace(
-            given.evaluate,
+            block.evaluate,
             headline=None,
-            fusions={"turns": config.FusionParams(spatial="rgb", temporal="flow")},
+            fusions={"turns": FusionParams(spatial="rgb", temporal="flow")},
         ),
-        threads=1,
     )
+    return dataclasses.replace(given, systems={"two_stream": small_block}, threads=1)
+
+
+def with_start(row: RowParams, **start: Any) -> RowParams:
+    return dataclasses.replace(row, start=dataclasses.replace(row.start, **start))
 
 
 def partner(name: str, toy: Any, params: Params, out: Path, **options: Any) -> Partner:
     return Partner(
         name=name,
-        row=params.rows[name],
+        row=params.row(name),
         packs=toy.frames if name == "rgb" else toy.flow,
         checkpoint=out / "checkpoints" / name,
         history=out / "history" / f"{name}.csv",
@@ -92,9 +98,10 @@ def by_hand(toy: Any, params: Params, out: Path) -> dict[str, bytes]:
     common = {"manifest": toy.manifest, "split": toy.split}
 
     def train(name: str, step: int, part: range, before: int | None, maps: Path | None) -> None:
-        row = params.rows[name]
+        row = params.row(name)
         state, history = loop.fit(
-            row=row if maps else dataclasses.replace(row, maps=None),
+            model=two_stream,
+            row=row if maps else with_start(row, maps=None),
             row_name=name,
             params=params,
             packs=toy.frames if name == "rgb" else toy.flow,
@@ -112,8 +119,8 @@ def by_hand(toy: Any, params: Params, out: Path) -> dict[str, bytes]:
     def explain(name: str, step: int, maps: Path | None) -> Path:
         extraction.extract(
             name=name,
-            row=params.rows[name],
-            attention=params.attention,
+            row=params.row(name),
+            attention=params.system("two_stream").attention,
             packs=toy.frames if name == "rgb" else toy.flow,
             checkpoint=out / f"{step}-{name}",
             out=out / f"{step}-{name}-maps",
@@ -176,11 +183,12 @@ def test_a_kill_changes_no_byte_and_repeats_no_step(
 
 
 def test_rows_in_turn_are_checked(params: Params) -> None:
-    rgb, flow = params.rows["rgb"], params.rows["flow"]
+    block = params.system("two_stream")
+    rgb, flow = block.rows["rgb"], block.rows["flow"]
     for wrong, says in (
-        ({"rgb": rgb, "flow": dataclasses.replace(flow, init="rgb")}, "trained in turn"),
-        ({"rgb": dataclasses.replace(rgb, map_control="shuffled"), "flow": flow}, "map_control"),
-        ({"rgb": rgb, "flow": dataclasses.replace(flow, maps=None)}, "goes on from no row"),
+        ({"rgb": rgb, "flow": with_start(flow, init="rgb")}, "trained in turn"),
+        ({"rgb": with_start(rgb, map_control="shuffled"), "flow": flow}, "map_control"),
+        ({"rgb": rgb, "flow": with_start(flow, maps=None)}, "goes on from no row"),
     ):
         with pytest.raises(ValueError, match=says):
-            dataclasses.replace(params, rows=wrong)
+            dataclasses.replace(block, rows=wrong)

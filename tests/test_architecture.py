@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tempfile
@@ -84,13 +85,26 @@ def test_systems_know_nothing_of_each_other(system: str) -> None:
         assert others <= {system}, f"{name_of(path)} imports of {sorted(others - {system})}"
 
 
+# 2. nobody else knows a system by its name
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p.relative_to(PACKAGE).parts[0] != "systems"], ids=id_of
+)
+def test_only_systems_hold_the_names_of_systems(path: Path) -> None:
+    own = {room[1:] for room in rooms_of(path) if room[0] == "systems" and len(room) > 1}
+    assert not own, f"{name_of(path)} imports a system"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)}
+    assert not texts & set(SYSTEMS), f"{name_of(path)} names {sorted(texts & set(SYSTEMS))}"
+    # these are no words of the language, so they mean the system wherever they stand
+    words = set(re.findall(r"\w+", path.read_text(encoding="utf-8")))
+    assert not words & {name for name in SYSTEMS if not name.isalpha()}, name_of(path)
+
+
 # 3. floors know neither platform nor systems; the contract only errors
 @pytest.mark.parametrize("floor", FLOORS)
 def test_floors_carry(floor: str) -> None:
     for path in (PACKAGE / floor).rglob("*.py"):
         above = {room[0] for room in rooms_of(path)} & {*PLATFORM, "systems", "classifiers"}
-        if path == PACKAGE / "params/config.py":  # the rows of systems
-            above -= {"systems", "classifiers"}
         assert not above, f"{name_of(path)}: {sorted(above)}"
 
 

@@ -49,9 +49,9 @@ def test_the_graph_of_a_thousand_stages_is_read_in_a_second(
     simulation: ModuleType, tmp_path: Path
 ) -> None:
     """488 shards of frames and flow; three splits of four streams and of six networks over time;
-    static-camera videos and images beside them."""
+    static-camera videos and images beside them; each system's part of the report."""
     stages, reading = simulation.read_graph(tmp_path, 488)
-    assert len(stages) == 2 * 488 + 3 * (10 + 15) + 9 + 6 + 6
+    assert len(stages) == 2 * 488 + 3 * (10 + 15) + 10 + 6 + 6 + 4
     assert reading["load_sec"] + reading["upstream_sec"] < 1
 
 

@@ -140,13 +140,17 @@ def test_a_matrix_is_queued_and_runs(finished: tuple[Path, set[str]]) -> None:
         subprocess.run(["git", *line.split()], cwd=root, check=True)
     subprocess.run(["git", "commit", "-qm", "smoke"], cwd=root, check=True)
     try:
-        common = set_by("recipe=smoke", "systems=[two_stream]", *FEW)
+        others = [f"~systems/{name}" for name in contract.names() if name != "two_stream"]
+        common = set_by("recipe=smoke", *others, *FEW)
         queue(root, *common, *set_by("study=none,controls", "seed=1,2"))
         queued = experiments(root, "params")
-        found = sorted(("spatial_shuffled" in one["rows"], one["seed"]) for one in queued)
+        found = sorted(
+            ("spatial_shuffled" in one["systems"]["two_stream"]["rows"], one["seed"])
+            for one in queued
+        )
         assert found == [(False, 1), (False, 2), (True, 1), (True, 2)]
         command("dvc", root, "queue", "remove", "--all")
-        queue(root, *common, *set_by("evaluate.bootstrap_samples=0,50"))
+        queue(root, *common, *set_by("systems.two_stream.evaluate.bootstrap_samples=0,50"))
         done = command("dvc", root, "exp", "run", "--run-all", "--jobs", "2")
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         metrics = [one["results/two_stream/metrics.json"] for one in experiments(root, "metrics")]
@@ -275,7 +279,9 @@ def test_nothing_changed_runs_nothing(finished: tuple[Path, set[str]]) -> None:
         "train@resnet3d_attention-1",
         "spatial_attention@resnet3d_attention-1",
         "evaluate@residual3d",
-        "report",
+        "report@two_stream",
+        "report@saliency",
+        "page",
     ],
 )
 def test_a_stage_run_again_gives_the_same_bytes(

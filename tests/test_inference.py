@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -17,22 +18,20 @@ from flowsight.batches import transforms
 from flowsight.batches.clips import load_clips, network_input, read_images
 from flowsight.batches.params import InputParams
 from flowsight.classifiers import networks, params, scores
-from flowsight.classifiers.params import NetworkParams, RowParams
+from flowsight.classifiers.params import NetworkParams, RowParams, StartParams
 from flowsight.errors import InputError
 from flowsight.nn import checkpoint
 from flowsight.params import config
+from flowsight.systems.residual3d import network as residual3d
+from flowsight.systems.two_stream import network as two_stream
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = dataclasses.replace(config.load(ROOT / "params.yaml"), threads=1)
 
 ROW = RowParams(
-    system="two_stream",
-    model="two_stream",
-    task="classification",
-    init=None,
-    maps=None,
+    start=StartParams(),
     network=NetworkParams(
-        backbone="tiny", weights=None, dropout=0.5, map_channel=True, target_layers=("layer4",)
+        backbone="tiny", dropout=0.5, map_channel=True, target_layers=("layer4",)
     ),
     input=InputParams(
         modality="flow",
@@ -44,7 +43,7 @@ ROW = RowParams(
         flip=True,
         map_value=0.1,
     ),
-    train=BASE.rows["temporal"].train,
+    train=BASE.row("temporal").train,
     test=params.TestParams(num_views=8, num_crops=10),
 )
 
@@ -53,12 +52,14 @@ ROW = RowParams(
 def trained(tmp_path: Path) -> Path:
     """Folder with some weights."""
     torch.manual_seed(0)
-    checkpoint.save(networks.build(ROW, 2).state_dict(), tmp_path / "trained" / "model.pt")
+    checkpoint.save(
+        networks.build(two_stream, ROW, 2).state_dict(), tmp_path / "trained" / "model.pt"
+    )
     return tmp_path / "trained"
 
 
 def predict(toy: Any, trained: Path, row: RowParams = ROW, **options: Any) -> Any:
-    options = {"packs": toy.flow, "split": toy.split, **options}
+    options = {"model": two_stream, "packs": toy.flow, "split": toy.split, **options}
     return scores.predict(
         row=row, params=BASE, manifest=toy.manifest, checkpoint_dir=trained, device="cpu", **options
     )
@@ -83,7 +84,7 @@ def test_table(toy: Any, trained: Path, tmp_path: Path) -> None:
 def test_logits_are_the_mean_over_views_and_crops(toy: Any, trained: Path, num_crops: int) -> None:
     """Computed once more, view by view and crop by crop."""
     row = dataclasses.replace(ROW, test=params.TestParams(num_views=8, num_crops=num_crops))
-    network = networks.build(row, 2).eval()
+    network = networks.build(two_stream, row, 2).eval()
     checkpoint.restore(network, trained / "model.pt")
     clip = next(c for c in load_clips(toy.manifest, toy.split, toy.flow)[0] if c.subset == "test")
     logits = []
@@ -120,7 +121,7 @@ def test_each_frame_is_decoded_once(
         return decode(data, flags)
 
     monkeypatch.setattr(cv2, "imdecode", counted)
-    scores.clip_logits(networks.build(row, 2).eval(), clip, row)
+    scores.clip_logits(networks.build(two_stream, row, 2).eval(), clip, row)
     # 7 frames; 6 fields, of two images each
     assert len(decoded) == len(set(decoded)) == (12 if modality == "flow" else 7)
 
@@ -129,7 +130,7 @@ def test_crops_are_made_chunk_by_chunk(
     toy: Any, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same bytes as of all crops at once, whose memory is not needed."""
-    network = networks.build(ROW, 2).eval()
+    network = networks.build(two_stream, ROW, 2).eval()
     checkpoint.restore(network, trained / "model.pt")
     clip = load_clips(toy.manifest, toy.split, toy.flow, toy.maps)[0][0]
     positions, counts = scores.view_positions(clip, ROW.input, ROW.test.num_views)
@@ -177,11 +178,11 @@ def test_memory_is_bounded_and_chunks_change_nothing(
     sizes: list[int] = []
     build = networks.build
 
-    def watched(row: RowParams, num_classes: int) -> nn.Module:
+    def watched(model: ModuleType, row: RowParams, num_classes: int) -> nn.Module:
         def note(_: nn.Module, inputs: tuple[Tensor]) -> None:
             sizes.append(len(inputs[0]))
 
-        network = build(row, num_classes)
+        network = build(model, row, num_classes)
         network.register_forward_pre_hook(note)
         return network
 
@@ -225,11 +226,8 @@ def test_faults(toy: Any, trained: Path, tmp_path: Path) -> None:
 
 FILM = dataclasses.replace(
     ROW,
-    system="residual3d",
-    model="residual3d",
     network=NetworkParams(
         backbone="resnet3d_10",
-        weights=None,
         dropout=0.0,
         map_channel=False,
         target_layers=("layer2",),
@@ -252,7 +250,7 @@ def test_clips_are_averaged_over_views_and_crops(
     monkeypatch.setenv("FLOWSIGHT_MICRO_BATCH", micro_batch)
     torch.manual_seed(0)
     row = dataclasses.replace(FILM, test=params.TestParams(num_views=8, num_crops=num_crops))
-    network = networks.build(row, 2).eval()
+    network = networks.build(residual3d, row, 2).eval()
     clip = load_clips(toy.manifest, toy.split, toy.frames)[0][1]
     found = []
     for position in [0, 0, 1, 2, 2, 3, 4, 4]:
@@ -277,8 +275,8 @@ def test_clips_are_averaged_over_views_and_crops(
 
 def test_table_of_a_network_over_time(toy: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    checkpoint.save(networks.build(FILM, 2).state_dict(), tmp_path / "model.pt")
-    table = predict(toy, tmp_path, FILM, packs=toy.frames).to_pandas()
+    checkpoint.save(networks.build(residual3d, FILM, 2).state_dict(), tmp_path / "model.pt")
+    table = predict(toy, tmp_path, FILM, model=residual3d, packs=toy.frames).to_pandas()
     assert list(table.columns) == [
         "clip_id", "subset", "label", "logit_Up", "logit_Down", "views_right",
     ]  # fmt: skip

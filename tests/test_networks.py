@@ -9,24 +9,29 @@ import pytest
 import torch
 
 from flowsight.classifiers import networks
+from flowsight.classifiers.params import RowParams
 from flowsight.errors import InputError
 from flowsight.nn import checkpoint
 from flowsight.params import config
+from flowsight.systems.two_stream import network as two_stream
 
 ROOT = Path(__file__).resolve().parents[1]
-ROW = config.load(ROOT / "params.yaml").rows["spatial"]
+ROW = config.load(ROOT / "params.yaml").row("spatial")
 
 
-def with_weights(name: str | None) -> config.RowParams:
-    tiny = dataclasses.replace(ROW.network, backbone="tiny", weights=name)
-    return dataclasses.replace(ROW, network=tiny)
+def with_weights(name: str | None) -> RowParams:
+    tiny = dataclasses.replace(ROW.network, backbone="tiny")
+    start = dataclasses.replace(ROW.start, weights=name)
+    return dataclasses.replace(ROW, start=start, network=tiny)
 
 
 def test_builds_what_the_row_says() -> None:
-    network = networks.build(with_weights(None), 5)
+    row = with_weights(None)
+    network = networks.build(two_stream, row, 5)
     assert network(torch.zeros(1, 4, 32, 32)).shape == (1, 5)
+    unknown = dataclasses.replace(row.network, backbone="unknown")
     with pytest.raises(InputError, match="'unknown'"):
-        networks.build(dataclasses.replace(ROW, model="unknown"), 5)
+        networks.build(two_stream, dataclasses.replace(row, network=unknown), 5)
 
 
 def test_weights_from_a_file(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def test_paper_scale_dry_run(
     from flowsight.classifiers import networks
     from flowsight.nn import checkpoint
     from flowsight.nn.gradcam import grad_cam
+    from flowsight.systems.two_stream import network as two_stream
     from flowsight.training import loop
 
     monkeypatch.setenv("FLOWSIGHT_SCRATCH", str(tmp_path / "scratch"))
@@ -42,17 +43,18 @@ def test_paper_scale_dry_run(
         tmp_path,
         f"dataset={dataset}",
         "recipe=paper",
-        "rows.spatial.network.weights=null",  # the weights are a download
-        "rows.spatial.train.epochs=1",
-        "rows.spatial.train.batch_size=5",
+        "systems.two_stream.rows.spatial.start.weights=null",  # the weights are a download
+        "systems.two_stream.rows.spatial.train.epochs=1",
+        "systems.two_stream.rows.spatial.train.batch_size=5",
     )
-    rows = params.rows
+    rows = params.system("two_stream").rows
     assert rows["spatial"].network.backbone == "inception_v3"
     assert (rows["temporal"].input.crop_px, rows["temporal"].input.stack_length) == (299, 10)
     assert params.flow.preset == "cuda"
 
     def fit(name: str, packs: Path, **more: Path) -> dict[str, torch.Tensor]:
         state, history = loop.fit(
+            model=two_stream,
             row=rows[name],
             row_name=name,
             params=params,
@@ -72,7 +74,7 @@ def test_paper_scale_dry_run(
     checkpoint.save(state, tmp_path / "phase1/model.pt")
     attended = fit(f"{stream}_attended", packs, init=tmp_path / "phase1", maps=toy.maps)
     assert any(not torch.equal(state[key], attended[key]) for key in state)
-    network = networks.build(rows[stream], 2)
+    network = networks.build(two_stream, rows[stream], 2)
     network.load_state_dict(state)
     clips, _ = load_clips(toy.manifest, toy.split, packs)
     x = full_frames(clips[0], rows[stream].input, [0])
@@ -127,6 +129,7 @@ def test_neither_stream_alone_solves_the_sample_and_both_together_do(
     from flowsight.classifiers import scores
     from flowsight.metrics.classification import softmax
     from flowsight.nn import checkpoint
+    from flowsight.systems.two_stream import network as two_stream
     from flowsight.training import loop
 
     monkeypatch.setenv("FLOWSIGHT_SCRATCH", str(tmp_path / "scratch"))
@@ -142,7 +145,8 @@ def test_neither_stream_alone_solves_the_sample_and_both_together_do(
                 "packs": root / kind,
             }
             state, _ = loop.fit(
-                row=params.rows[name],
+                model=two_stream,
+                row=params.row(name),
                 row_name=name,
                 params=seeded,
                 scratch_key=f"{seed}/{name}",
@@ -151,7 +155,8 @@ def test_neither_stream_alone_solves_the_sample_and_both_together_do(
             )
             checkpoint.save(state, tmp_path / f"{seed}/{name}/model.pt")
             predicted = scores.predict(
-                row=params.rows[name],
+                model=two_stream,
+                row=params.row(name),
                 params=seeded,
                 checkpoint_dir=tmp_path / f"{seed}/{name}",
                 **where,
@@ -180,12 +185,12 @@ def test_networks_over_clips_are_made(tmp_path: Path, recipe: str) -> None:
     from flowsight.classifiers import networks
     from flowsight.systems.residual3d import network as residual3d
 
-    rows = composed(tmp_path, "dataset=ucf101", f"recipe={recipe}").rows
-    found = {name: row for name, row in rows.items() if row.system == "residual3d"}
+    params = composed(tmp_path, "dataset=ucf101", f"recipe={recipe}")
+    found = params.system("residual3d").rows
     assert {"resnet3d", "resnet3d_attention"} <= set(found)
     for row in found.values():
         with torch.device("meta"):
-            network = networks.build(row, 101)
+            network = networks.build(residual3d, row, 101)
         if row.network.attention is not None:
             assert residual3d.spatial_attentions(network, row.network.target_layers[0])
     if recipe == "paper":
@@ -210,6 +215,7 @@ def test_kinetics_weights_from_the_file_to_a_trained_row(
 
     from flowsight.classifiers import networks
     from flowsight.datasets.importing import import_weights
+    from flowsight.systems.residual3d import network as residual3d
     from flowsight.training import loop
 
     monkeypatch.setenv("FLOWSIGHT_SCRATCH", str(tmp_path / "scratch"))
@@ -219,7 +225,7 @@ def test_kinetics_weights_from_the_file_to_a_trained_row(
     import_weights(tmp_path / "r3d_18-kinetics400.pth", tmp_path / "weights")
     changes = {
         "network.backbone": "resnet3d_18",
-        "network.weights": "r3d_18-kinetics400.pth",
+        "start.weights": "r3d_18-kinetics400.pth",
         "input.resize_px": 36,
         "input.crop_px": 32,
         "input.clip_length": 4,
@@ -227,10 +233,13 @@ def test_kinetics_weights_from_the_file_to_a_trained_row(
         "train.epochs": 1,
         "train.lr": 1e-5,
     }
-    overrides = [f"rows.resnet3d.{name}={value}" for name, value in changes.items()]
+    overrides = [
+        f"systems.residual3d.rows.resnet3d.{name}={value}" for name, value in changes.items()
+    ]
     params = composed(tmp_path, "dataset=ucf101", "recipe=paper", "threads=1", *overrides)
-    row = params.rows["resnet3d_attention"]  # follows the other row
+    row = params.row("resnet3d_attention")  # follows the other row
     state, history = loop.fit(
+        model=residual3d,
         row=row,
         row_name="resnet3d_attention",
         params=params,

@@ -19,15 +19,18 @@ from flowsight.metrics import saliency as metrics
 from flowsight.nn import checkpoint, cost, slimming
 from flowsight.params.training import TrainParams
 from flowsight.pipeline import composing
+from flowsight.pipeline import instances as of_systems
 from flowsight.systems.residual3d import network as residual3d
 from flowsight.systems.saliency import instances, networks
 from flowsight.systems.saliency import network as saliency
 from flowsight.systems.saliency import predict as saliency_inference
 from flowsight.systems.saliency.params import (
+    Block,
+    EvaluateParams,
     ImageInputParams,
     ImageNetworkParams,
     ImageRowParams,
-    ImagesParams,
+    ImageStartParams,
     SlimParams,
 )
 from flowsight.video import pack
@@ -36,28 +39,25 @@ ROOT = Path(__file__).resolve().parents[1]
 TRAIN = TrainParams(
     epochs=1, samples_per_epoch=1, batch_size=1, accumulate=1, optimizer="sgd", lr=0.1,
     momentum=0.9, weight_decay=0.0, schedule="constant", milestones=(), gamma=0.1, patience=None,
-    precision="32-true", devices=1,
+    precision="32-true", devices=1, loss="mean",
 )  # fmt: skip
 BASE = ImageRowParams(
-    model="saliency",
-    task="saliency",
-    network=ImageNetworkParams(backbone="vgg16", weights=None, width=1, border="same"),
+    start=ImageStartParams(),
+    network=ImageNetworkParams(backbone="vgg16", width=1, border="same"),
     input=ImageInputParams(long_px=24, scales=(1.0,), flip=False),
-    loss="mean",
     train=TRAIN,
 )
-IMAGES = ImagesParams(
-    name="toy",
-    split_ids=("1",),
-    test_share=0.5,
-    val_share=0.5,
-    max_quarantined=0.0,
-    num_pictures=1,
+BLOCK = Block(
     plans={"f": {"fc6": 0.5}},
     rows={
         "base": BASE,
-        "f": dataclasses.replace(BASE, init="base", slim=SlimParams(plan="f", choice="first")),
+        "f": dataclasses.replace(
+            BASE, start=ImageStartParams(init="base", slim=SlimParams(plan="f", choice="first"))
+        ),
     },
+    evaluate=EvaluateParams(
+        bootstrap_samples=0, confidence=0.95, num_pictures=1, experiments={"base": "base"}
+    ),
 )
 
 
@@ -82,8 +82,8 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
     checkpoint.save(network.state_dict(), root / "base/model.pt")
-    row = IMAGES.rows["f"]
-    slim = networks.slimmed(network, row, IMAGES.plan_of(row), seed=1)
+    row = BLOCK.rows["f"]
+    slim = networks.slimmed(network, row, BLOCK.plan_of(row), seed=1)
     checkpoint.save(slim.state_dict(), root / "f/model.pt")
     return root
 
@@ -91,7 +91,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def predict(toy: Path, row: str, out: Path) -> tuple[pd.DataFrame, Path]:
     saliency_inference.predict(
         row,
-        images=IMAGES,
+        block=BLOCK,
         raw=toy / "raw",
         pairs=toy / "pairs",
         split="1",
@@ -182,78 +182,79 @@ def test_costs_are_torch_s_own_count(name: str) -> None:
 # parameters
 
 
-def composed(tmp_path: Path, *overrides: str) -> ImagesParams:
+def composed(tmp_path: Path, *overrides: str) -> Block:
     tmp_path.mkdir(exist_ok=True)
     (tmp_path / "conf").symlink_to(ROOT / "conf")
-    return composing.compose(list(overrides), root=tmp_path).saliency()
+    block: Block = composing.compose(list(overrides), root=tmp_path).system("saliency")
+    return block
 
 
 @pytest.mark.parametrize("recipe", ["smoke", "sample", "small", "paper"])
 def test_every_plan_fits_the_network_of_its_recipe(tmp_path: Path, recipe: str) -> None:
-    images = composed(tmp_path, f"recipe={recipe}", "study=[slimming,kernels]", "images=ecssd")
-    experiments = [row.experiment for row in images.rows.values() if row.experiment]
+    block = composed(tmp_path, f"recipe={recipe}", "study=[slimming,kernels]", "images=ecssd")
+    experiments = block.evaluate.experiments
     assert sorted(experiments) == ["a", "b", "base", "c", "d", "e", "f", "g", "h"]
-    first = images.rows["fcn"].network
-    small = dataclasses.replace(first, width=2, weights=None, border="same")
-    row = dataclasses.replace(images.rows["fcn"], network=small)
+    first = block.rows["fcn"].network
+    small = dataclasses.replace(first, width=2, border="same")
+    row = dataclasses.replace(block.rows["fcn"], network=small)
     network = networks.build(row)
     example = torch.zeros(1, 3, 16, 16)
     full = cost.multiply_adds(network, example)
-    for name, own in images.rows.items():
-        cut = slimming.plan_cut(network, images.plan_of(own), example)
+    for name, own in block.rows.items():
+        cut = slimming.plan_cut(network, block.plan_of(own), example)
         slim = slimming.apply(network, cut)
-        assert (cost.multiply_adds(slim, example) < full) == (own.slim is not None), name
-    choices = [row.slim.choice for row in images.rows.values() if row.slim and not row.experiment]
+        assert (cost.multiply_adds(slim, example) < full) == (own.start.slim is not None), name
+    slims = [r.start.slim for n, r in block.rows.items() if n not in experiments.values()]
+    choices = [slim.choice for slim in slims if slim]
     assert choices == ["random", "l1", "taylor"]
 
 
 def test_the_papers_recipe_is_the_papers(tmp_path: Path) -> None:
-    images = composed(tmp_path, "recipe=paper", "images=msra10k")
-    row = images.rows["fcn"]
+    block = composed(tmp_path, "recipe=paper", "images=msra10k")
+    row = block.rows["fcn"]
     assert (row.network.backbone, row.network.width, row.network.border) == (
         "vgg16", 64, "published",
     )  # fmt: skip
     train = row.train
-    assert (row.loss, train.optimizer, train.lr) == ("sum", "sgd", 1e-14)
+    assert (train.loss, train.optimizer, train.lr) == ("sum", "sgd", 1e-14)
     assert (train.momentum, train.weight_decay, train.batch_size) == (0.99, 5e-4, 1)
     assert train.epochs * 7500 == pytest.approx(100_000, rel=0.06)
-    assert row.input.long_px is None and images.rows["fcn_f"].train == train
+    assert row.input.long_px is None and block.rows["fcn_f"].train == train
 
 
 def test_wrong_rows_and_plans_are_named(tmp_path: Path) -> None:
     for number, (override, message) in enumerate(
         (
-            ("images.rows.fcn_f.init=nobody", "rows.fcn_f.init names no row: 'nobody'"),
-            ("images.rows.fcn_f.slim.plan=z", "slim.plan names no plan: 'z'"),
-            ("images.rows.fcn_f.init=null", "slim needs init"),
-            ("images.rows.fcn_f.slim.choice=best", "choice must be one of first, random"),
-            ("images.plans.f.fc6=0", "plans.f: shares in"),
-            ("images.rows.fcn.loss=max", "loss must be one of sum, mean"),
+            ("R.fcn_f.start.init=nobody", "rows.fcn_f.start.init names no row: 'nobody'"),
+            ("R.fcn_f.start.slim.plan=z", "slim.plan names no plan: 'z'"),
+            ("R.fcn_f.start.init=null", "slim needs init"),
+            ("R.fcn_f.start.slim.choice=best", "choice must be one of first, random"),
+            ("systems.saliency.plans.f.fc6=0", "plans.f: shares in"),
+            ("R.fcn.train.loss=max", "loss must be one of sum, mean"),
             ("images.test_share=1", "test_share must be in"),
-            ("images.rows.fcn_f.network={backbone:vgg16,weights:null}", "must have the network of"),
+            ("R.fcn_f.network={backbone:vgg16}", "must have the network of"),
         )
     ):
         with pytest.raises(InputError) as error:
-            composed(tmp_path / str(number), override)
+            composed(tmp_path / str(number), override.replace("R.", "systems.saliency.rows."))
         assert message in str(error.value), override
 
 
 def test_instances_are_rows_by_splits() -> None:
-    images = {
-        "name": "x",
-        "split_ids": ["1", "2"],
+    images = {"name": "x", "split_ids": ["1", "2"]}
+    block = {
         "rows": {
             name: {
-                "model": "saliency",
-                "task": "saliency",
-                "init": init,
-                "slim": None if init is None else {"plan": "f"},
-                "network": {"weights": "w.pth" if init is None else None},
+                "start": {
+                    "init": init,
+                    "slim": None if init is None else {"plan": "f"},
+                    "weights": "w.pth" if init is None else None,
+                },
             }
             for name, init in (("fcn", None), ("fcn_f", "fcn"))
         },
     }
-    found = instances.instances(images, ["saliency"])
+    found = instances.instances(block, {"images": images})
     assert list(found["pairs"]) == ["x"]
     assert list(found["train_saliency"]) == ["fcn-1", "fcn-2"]
     assert found["train_saliency"]["fcn-1"]["weights"] == "w.pth"
@@ -261,9 +262,13 @@ def test_instances_are_rows_by_splits() -> None:
         "fcn_f-1": "fcn-1", "fcn_f-2": "fcn-2",
     }  # fmt: skip
     # a stage hangs on its own plan, and on no other
-    assert {item["plan"] for item in found["slim"].values()} == {"images.plans.f"}
-    assert found["predict_saliency"]["fcn-1"]["plan"] == "images.rows.fcn.slim"
+    assert {item["plan"] for item in found["slim"].values()} == {"systems.saliency.plans.f"}
+    assert found["predict_saliency"]["fcn-1"]["plan"] == "systems.saliency.rows.fcn.start"
     assert list(found["predict_saliency"]) == ["fcn-1", "fcn-2", "fcn_f-1", "fcn_f-2"]
-    assert not any(instances.instances(images, ["two_stream"]).values())
-    item = instances.evaluate_item(images)
-    assert len(set(item["deps"])) == len(item["deps"]) == 8
+    without = of_systems.instances({"systems": {}, "dataset": {"name": "y"}, "images": images})
+    assert {*instances.GROUPS} <= {*without} and not any(without[g] for g in instances.GROUPS)
+    # four folders, named again until they are as many as `dvc.yaml` counts out
+    deps = found["evaluate"]["saliency"]["deps"]
+    assert len(deps) == 8 and set(deps) == {
+        "predictions/saliency/x", "saliency_maps/x", "data/pairs/x", "data/raw/x",
+    }  # fmt: skip

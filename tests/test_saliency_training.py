@@ -19,24 +19,23 @@ from flowsight.nn import checkpoint
 from flowsight.params.training import TrainParams
 from flowsight.systems.saliency import batches, networks, training
 from flowsight.systems.saliency.params import (
+    Block,
+    EvaluateParams,
     ImageInputParams,
     ImageNetworkParams,
     ImageRowParams,
-    ImagesParams,
+    ImageStartParams,
     SlimParams,
 )
 from flowsight.training import resume
 from flowsight.training.schedule import Epoch
 
 BASE = ImageRowParams(
-    model="saliency",
-    task="saliency",
-    network=ImageNetworkParams(
-        backbone="vgg16_bn", weights=None, width=2, border="same", dropout=0.3
-    ),
+    start=ImageStartParams(),
+    network=ImageNetworkParams(backbone="vgg16_bn", width=2, border="same", dropout=0.3),
     input=ImageInputParams(long_px=32, scales=(1.0, 0.75), flip=True),
-    loss="mean",
     train=TrainParams(
+        loss="mean",
         epochs=4,
         samples_per_epoch=1,
         batch_size=4,
@@ -53,26 +52,24 @@ BASE = ImageRowParams(
         devices=1,
     ),
 )
-IMAGES = ImagesParams(
-    name="toy",
-    split_ids=("1",),
-    test_share=0.25,
-    val_share=0.2,
-    max_quarantined=0.0,
-    num_pictures=1,
+BLOCK = Block(
     plans={"f": {"fc6": 0.5}, "cd": {"conv3_3": 0.5, "conv4_3": 0.25}},
     rows={
         "base": BASE,
         **{
             f"{plan}_{choice}": dataclasses.replace(
                 BASE,
-                init="base",
-                slim=SlimParams(plan=plan, choice=choice, num_images=5),
+                start=ImageStartParams(
+                    init="base", slim=SlimParams(plan=plan, choice=choice, num_images=5)
+                ),
                 train=dataclasses.replace(BASE.train, epochs=2),
             )
             for plan, choice in (("f", "first"), ("cd", "taylor"), ("cd", "random"))
         },
     },
+    evaluate=EvaluateParams(
+        bootstrap_samples=0, confidence=0.95, num_pictures=1, experiments={"base": "base"}
+    ),
 )
 Result = tuple[dict[str, Tensor], list[Epoch]]
 
@@ -94,9 +91,9 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     image_pairs.write_pairs(
         root / "raw",
         root / "pairs",
-        split_ids=IMAGES.split_ids,
-        test_share=IMAGES.test_share,
-        val_share=IMAGES.val_share,
+        split_ids=("1",),
+        test_share=0.25,
+        val_share=0.2,
         seed=1,
         max_quarantined=0.0,
     )
@@ -111,11 +108,11 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "scratch"
 
 
-def fit(toy: Path, row: str = "base", images: ImagesParams = IMAGES, **options: Any) -> Result:
+def fit(toy: Path, row: str = "base", block: Block = BLOCK, **options: Any) -> Result:
     options.setdefault("log", lambda metrics, step: None)
     result = training.fit(
         row_name=row,
-        images=images,
+        block=block,
         raw=toy / "raw",
         pairs=toy / "pairs",
         split_id="1",
@@ -128,10 +125,10 @@ def fit(toy: Path, row: str = "base", images: ImagesParams = IMAGES, **options: 
     return result
 
 
-def changed(row: str = "base", **train: Any) -> ImagesParams:
-    own = IMAGES.rows[row]
+def changed(row: str = "base", **train: Any) -> Block:
+    own = BLOCK.rows[row]
     own = dataclasses.replace(own, train=dataclasses.replace(own.train, **train))
-    return dataclasses.replace(IMAGES, rows=IMAGES.rows | {row: own})
+    return dataclasses.replace(BLOCK, rows=BLOCK.rows | {row: own})
 
 
 @pytest.fixture(scope="module")
@@ -208,19 +205,20 @@ def test_training_goes_on_from_the_slim_network(
     assert kernels == sorted(set(kernels))
     assert (kernels == list(range(kept))) == (row == "f_first")
     checkpoint.save(state, tmp_path / "model.pt")
-    plan = IMAGES.plan_of(IMAGES.rows[row])
-    network = networks.restored(IMAGES.rows[row], plan, tmp_path)
+    plan = BLOCK.plan_of(BLOCK.rows[row])
+    network = networks.restored(BLOCK.rows[row], plan, tmp_path)
     assert network(torch.zeros(1, 3, 20, 30)).shape == (1, 2, 20, 30)
     with pytest.raises(InputError, match="kernels of fc7 by the plan"):
-        networks.restored(IMAGES.rows[row], {"fc7": 0.5}, tmp_path)
+        networks.restored(BLOCK.rows[row], {"fc7": 0.5}, tmp_path)
 
 
 def test_the_papers_settings_run(toy: Path) -> None:
     """Summed loss, 1e-14, momentum 0.99: finite, and nearly still where all is random."""
-    images = changed(optimizer="sgd", lr=1e-14, momentum=0.99, weight_decay=5e-4, batch_size=1,
-                     schedule="constant", epochs=1)  # fmt: skip
-    row = dataclasses.replace(images.rows["base"], loss="sum")
-    state, (epoch,) = fit(toy, images=dataclasses.replace(images, rows={"base": row}))
+    block = changed(optimizer="sgd", lr=1e-14, momentum=0.99, weight_decay=5e-4, batch_size=1,
+                    schedule="constant", epochs=1)  # fmt: skip
+    row = block.rows["base"]
+    row = dataclasses.replace(row, train=dataclasses.replace(row.train, loss="sum"))
+    state, (epoch,) = fit(toy, block=dataclasses.replace(block, rows={"base": row}))
     assert epoch.train_loss == pytest.approx(np.log(2), abs=1e-4)
     assert 0 < state["score_pool3.weight"].abs().max() < 1e-6
 

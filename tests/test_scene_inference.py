@@ -20,13 +20,12 @@ from flowsight.systems.background.params import (
     SceneInputParams,
     SceneNetworkParams,
     SceneRowParams,
+    SceneTestParams,
     SceneTrainParams,
 )
 from flowsight.systems.background.sequences import network_input
 
 ROW = SceneRowParams(
-    model="background",
-    task="segmentation",
     network=SceneNetworkParams(lstm_units=(3,), gru_units=(2,), filters=(3,), dropout=0.5),
     input=SceneInputParams(
         colour=True,
@@ -41,7 +40,7 @@ ROW = SceneRowParams(
         epochs=1, batches=1, batch_size=1, warmup_frames=0, chunk_frames=1, chunks=1,
         moving_share=0.0, lr=0.01, schedule="constant",
     ),
-    threshold=0.12,
+    test=SceneTestParams(threshold=0.12),
 )  # fmt: skip
 
 
@@ -95,7 +94,9 @@ def test_all_videos_are_predicted_and_repeat(trained: Path, tmp_path: Path) -> N
     film = np.stack(list(background.frames(videos[0], colour=True)))
     with torch.inference_mode():
         inputs = network_input(film, background.median_background(film[:3]))
-        found = network(torch.from_numpy(inputs)[None])[0][0, 8].sigmoid().numpy() >= ROW.threshold
+        found = (
+            network(torch.from_numpy(inputs)[None])[0][0, 8].sigmoid().numpy() >= ROW.test.threshold
+        )
     assert 0 < found.mean() < 1
     stored = counts.read_mask(tmp_path / "one", "baseline/street", 8)
     assert (stored != found).mean() < 0.001  # sums in another order

@@ -17,16 +17,17 @@ from flowsight.errors import InputError
 from flowsight.systems.background import networks, training
 from flowsight.systems.background.network import probabilities
 from flowsight.systems.background.params import (
+    Block,
+    EvaluateParams,
     SceneInputParams,
     SceneNetworkParams,
     SceneRowParams,
+    SceneTestParams,
     SceneTrainParams,
 )
 from flowsight.systems.background.sequences import network_input
 
 ROW = SceneRowParams(
-    model="background",
-    task="segmentation",
     network=SceneNetworkParams(lstm_units=(6,), gru_units=(3,), filters=(4,), dropout=0.1),
     input=SceneInputParams(
         colour=False,
@@ -41,7 +42,7 @@ ROW = SceneRowParams(
         epochs=3, batches=2, batch_size=2, warmup_frames=2, chunk_frames=3, chunks=2,
         moving_share=0.5, lr=0.02, schedule="cosine",
     ),
-    threshold=0.5,
+    test=SceneTestParams(threshold=0.5),
 )  # fmt: skip
 
 
@@ -136,6 +137,8 @@ def test_a_diverged_training_is_named(video: Video) -> None:
         fit(video, row)
 
 
-def test_an_unknown_model_is_named() -> None:
-    with pytest.raises(InputError, match="got 'nothing' in the row's `model`"):
-        networks.build(replace(ROW, model="nothing"))
+def test_an_unknown_row_is_named() -> None:
+    block = Block(peers=(), rows={"toy": ROW}, evaluate=EvaluateParams(num_pictures=1))
+    assert block.row("toy") is ROW
+    with pytest.raises(InputError, match=r"no row 'nothing' in .*background\.rows; rows: toy"):
+        block.row("nothing")

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -22,24 +23,22 @@ from torch import Tensor, nn
 from flowsight.batches.params import InputParams
 from flowsight.classifiers import networks
 from flowsight.classifiers import params as rows
-from flowsight.classifiers.params import NetworkParams, RowParams
+from flowsight.classifiers.params import NetworkParams, RowParams, StartParams
 from flowsight.errors import InputError, ResourceError
 from flowsight.nn import checkpoint
 from flowsight.params import config
 from flowsight.params.training import TrainParams
+from flowsight.systems.residual3d import network as residual3d
+from flowsight.systems.two_stream import network as two_stream
 from flowsight.training import loop, resume
 from flowsight.training.schedule import Epoch
 
 ROOT = Path(__file__).resolve().parents[1]
 
 ROW = RowParams(
-    system="two_stream",
-    model="two_stream",
-    task="classification",
-    init=None,
-    maps=None,
+    start=StartParams(),
     network=NetworkParams(
-        backbone="tiny", weights=None, dropout=0.3, map_channel=True, target_layers=("layer4",)
+        backbone="tiny", dropout=0.3, map_channel=True, target_layers=("layer4",)
     ),
     input=InputParams(
         modality="flow",
@@ -89,6 +88,7 @@ Result = tuple[dict[str, Tensor], list[Epoch]]
 def fit(toy: Any, row: RowParams = ROW, **options: Any) -> Result:
     params = dataclasses.replace(config.load(ROOT / "params.yaml"), threads=1, seed=1)
     options = {"packs": toy.flow, "split": toy.split, "scratch_key": "train/key", **options}
+    options.setdefault("model", two_stream)
     options.setdefault("log", lambda metrics, step: None)
     result = loop.fit(row=row, row_name="temporal", params=params, manifest=toy.manifest, **options)
     resume.discard(options["scratch_key"])
@@ -111,7 +111,7 @@ def test_learns_two_classes(toy: Any) -> None:
     assert history[0].lr == 0.003 > history[-1].lr
     assert [step for step, _ in logged] == list(range(1, 9))
     assert logged[0][1]["train_loss"] == history[0].train_loss
-    networks.build(row, 2).load_state_dict(state)
+    networks.build(two_stream, row, 2).load_state_dict(state)
     assert all(tensor.is_contiguous() for tensor in state.values())
 
 
@@ -129,11 +129,8 @@ def test_twice_the_same_bytes_whatever_reads(
 # a network over clips of frames; gradients of two batches make a step
 OVER_TIME = dataclasses.replace(
     ROW,
-    system="residual3d",
-    model="residual3d",
     network=NetworkParams(
         backbone="resnet3d_10",
-        weights=None,
         dropout=0.0,
         map_channel=False,
         target_layers=("layer2",),
@@ -154,10 +151,10 @@ OVER_TIME = dataclasses.replace(
 def test_a_network_over_time_learns_and_repeats_itself(
     toy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state, history = fit(toy, OVER_TIME, packs=toy.frames)
+    state, history = fit(toy, OVER_TIME, model=residual3d, packs=toy.frames)
     assert history[-1].train_loss < 0.5 * history[0].train_loss
     assert history[-1].val_accuracy == 1.0
-    assert as_bytes(fit(toy, OVER_TIME, packs=toy.frames)[0]) == as_bytes(state)
+    assert as_bytes(fit(toy, OVER_TIME, model=residual3d, packs=toy.frames)[0]) == as_bytes(state)
     assert all(tensor.is_contiguous() for tensor in state.values())
 
 
@@ -188,6 +185,7 @@ def test_killed_after_the_last_epoch(toy: Any) -> None:
     """Trained, but the outputs were not written: nothing is trained again."""
     params = dataclasses.replace(config.load(ROOT / "params.yaml"), threads=1, seed=1)
     options: dict[str, Any] = {
+        "model": two_stream,
         "row": changed(epochs=1),
         "row_name": "temporal",
         "params": params,
@@ -215,7 +213,9 @@ def test_broken_scratch_starts_anew(
 def without_batch_norm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batch norm sees micro-batches, and dropout draws for them: without both, sums agree."""
 
-    def build(row: RowParams, num_classes: int, pretrained: object = None) -> nn.Module:
+    def build(
+        model: ModuleType, row: RowParams, num_classes: int, pretrained: object = None
+    ) -> nn.Module:
         features = nn.Sequential(nn.Conv2d(5, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
         return nn.Sequential(features, nn.Flatten(), nn.Linear(8, num_classes))
 
@@ -289,8 +289,9 @@ def test_faults(toy: Any, tmp_path: Path) -> None:
         fit(toy, split=split)
     with pytest.raises(InputError, match="phase1"):
         fit(toy, init=tmp_path / "phase1")
-    with pytest.raises(InputError, match="src/flowsight/systems"):
-        fit(toy, dataclasses.replace(ROW, model="none"))
+    unknown = dataclasses.replace(ROW.network, backbone="none")
+    with pytest.raises(InputError, match="'none'"):
+        fit(toy, dataclasses.replace(ROW, network=unknown))
 
 
 @pytest.mark.parametrize("num_workers", ["0", "1"])
@@ -329,12 +330,16 @@ def test_leaves_no_trace(toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 _SCRIPT = """
 import dataclasses, json, sys, time
 from pathlib import Path
-from flowsight import checkpoint, config, resume, schedule, schema, training
 from flowsight.classifiers.params import RowParams
+from flowsight.nn import checkpoint
+from flowsight.params import config, schema
+from flowsight.systems.two_stream import network
+from flowsight.training import loop, resume, schedule
 options = json.loads(sys.argv[1])
 params = dataclasses.replace(config.load(options["params"]), threads=1, seed=1)
-state, history = training.fit(
-    row=schema.read(RowParams, options["row"], "row"), row_name="temporal", params=params,
+state, history = loop.fit(
+    model=network, row_name="temporal", params=params,
+    row=schema.read(RowParams, options["row"], "row"),
     manifest=Path(options["manifest"]), split=Path(options["split"]), packs=Path(options["packs"]),
     scratch_key="train/key", log=lambda metrics, step: time.sleep(options["sleep_sec"]),
 )
@@ -383,8 +388,12 @@ _JOINT_SCRIPT = """
 import dataclasses, json, os, sys
 from pathlib import Path
 from torch import distributed, nn
-from flowsight import checkpoint, config, networks, schedule, schema, training
+from flowsight.classifiers import networks
 from flowsight.classifiers.params import RowParams
+from flowsight.nn import checkpoint
+from flowsight.params import config, schema
+from flowsight.systems.two_stream import network
+from flowsight.training import loop, schedule
 options = json.loads(sys.argv[1])
 out = Path(options["out"])
 class Witness(nn.Identity):
@@ -393,13 +402,14 @@ class Witness(nn.Identity):
             name = f"{distributed.get_backend()} {distributed.get_rank()}"
             (out / "seen" / f"{name} of {distributed.get_world_size()}").touch()
         return x
-def build(row, num_classes, pretrained=None):
+def build(model, row, num_classes, pretrained=None):
     features = nn.Sequential(nn.Conv2d(5, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
     return nn.Sequential(Witness(), features, nn.Flatten(), nn.Linear(8, num_classes))
 networks.build = build
 params = dataclasses.replace(config.load(options["params"]), threads=1, seed=1)
-state, history = training.fit(
-    row=schema.read(RowParams, options["row"], "row"), row_name="temporal", params=params,
+state, history = loop.fit(
+    model=network, row_name="temporal", params=params,
+    row=schema.read(RowParams, options["row"], "row"),
     manifest=Path(options["manifest"]), split=Path(options["split"]), packs=Path(options["packs"]),
     scratch_key=options["out"].replace("/", "_"), log=lambda metrics, step: None,
 )

@@ -107,10 +107,8 @@ def params() -> dict[str, object]:
 
 
 def systems() -> list[str]:
-    """Systems that can be trained: those that the parameters name, or that the rows belong to."""
-    known = params()
-    named = known.get("systems") or [row["system"] for row in known["rows"].values()]  # type: ignore[attr-defined]
-    return list(dict.fromkeys(named))  # type: ignore[call-overload]
+    """Systems that can be trained: those that the parameters have."""
+    return list(params()["systems"])  # type: ignore[call-overload]
 
 
 def served() -> list[str]:

@@ -50,7 +50,8 @@ def retrain() -> dict[str, Param]:
             maxLength=2000,
             pattern=OVERRIDES,
             title="Parameters",
-            description="One key=value a line, for instance rows.spatial.train.epochs=3.",
+            description="One key=value a line, for instance "
+            "systems.two_stream.rows.spatial.train.epochs=3.",
         ),
         "seed": Param(
             None,

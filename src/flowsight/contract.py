@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from flowsight.serving.memory import Limits, Needs
     from flowsight.serving.result import Result, Update
 
-DEFAULT = "two_stream"
-"""Whose champion predicts where nobody names a model or a system."""
-
 
 @dataclass(frozen=True)
 class Data:
@@ -184,15 +181,15 @@ class System(Protocol):
 
 
 def chosen_row(name: str, known: Collection[str], system: str) -> str:
-    """What `serve.<system>` names, where it can be served.
+    """What `systems.<system>.serve` names, where it can be served.
 
     Raises:
         InputError: it cannot.
     """
     if name not in known:
         raise InputError(
-            f"expected serve.{system} as one of {', '.join(known)}, got {name!r}; null chooses "
-            "by the system's rule"
+            f"expected systems.{system}.serve as one of {', '.join(known)}, got {name!r}; null "
+            "chooses by the system's rule"
         )
     return name
 

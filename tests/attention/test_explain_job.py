@@ -19,6 +19,8 @@ from flowsight.nn import checkpoint, gradcam
 from flowsight.params import config
 from flowsight.params.config import Params
 from flowsight.systems.two_stream import explain
+from flowsight.systems.two_stream import network as two_stream
+from flowsight.systems.two_stream.params import FusionParams
 from flowsight.video import pack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,13 +30,14 @@ ROOT = Path(__file__).resolve().parents[2]
 def params(monkeypatch: pytest.MonkeyPatch) -> Params:
     """The committed parameters, small, with rows that explain `spatial` and `temporal`."""
     given = config.load(ROOT / "params.yaml")
+    block = given.system("two_stream")
 
     def small(row: RowParams) -> RowParams:
         length = 2 if row.input.modality == "flow" else 1
         size = {"resize_px": 30, "crop_px": 24, "stack_length": length}
         return dataclasses.replace(row, input=dataclasses.replace(row.input, **size))
 
-    rows = {name: small(given.rows[name]) for name in ("spatial", "temporal")}
+    rows = {name: small(block.rows[name]) for name in ("spatial", "temporal")}
     for name, explained, explains, layers in (
         ("same", "spatial", {}, ("layer4",)),
         ("layers", "spatial", {}, ("layer2", "layer3", "layer4")),
@@ -46,17 +49,20 @@ def params(monkeypatch: pytest.MonkeyPatch) -> Params:
         row = rows[explained]
         network = dataclasses.replace(row.network, target_layers=layers)
         rows[name] = dataclasses.replace(
-            row, explains=ExplainsParams(row=explained, **explains), network=network
+            row,
+            start=dataclasses.replace(
+                row.start, explains=ExplainsParams(row=explained, **explains)
+            ),
+            network=network,
         )
-    fusions = {"two": config.FusionParams(spatial="spatial", temporal="temporal")}
-    made = dataclasses.replace(
-        given,
-        systems=("two_stream",),
+    fusions = {"two": FusionParams(spatial="spatial", temporal="temporal")}
+    small_block = dataclasses.replace(
+        block,
         rows=rows,
-        attention=dataclasses.replace(given.attention, epochs=3, max_frames=2, num_pictures=1),
-        evaluate=dataclasses.replace(given.evaluate, headline=None, fusions=fusions),
-        threads=1,
+        attention=dataclasses.replace(block.attention, epochs=3, max_frames=2, num_pictures=1),
+        evaluate=dataclasses.replace(block.evaluate, headline=None, fusions=fusions),
     )
+    made = dataclasses.replace(given, systems={"two_stream": small_block}, threads=1)
     monkeypatch.setattr(config, "load", lambda *args: made)
     return made
 
@@ -78,10 +84,10 @@ def with_flow_bound(toy: Any, root: Path) -> Path:
 def make(toy: Any, params: Params, row: str, root: Path, out: str = "out") -> Path:
     for name in ("spatial", "temporal"):
         torch.manual_seed(len(name))
-        state = networks.build(params.rows[name], 2).state_dict()
+        state = networks.build(two_stream, params.row(name), 2).state_dict()
         checkpoint.save(state, root / name / "model.pt")
     flow = root / "flow" if (root / "flow").is_dir() else with_flow_bound(toy, root / "flow")
-    explains = params.rows[row].explains
+    explains = params.row(row).start.explains
     assert explains is not None
     packs = {"spatial": toy.frames, "temporal": flow}
     given: dict[str, Path] = {
@@ -115,8 +121,8 @@ def test_three_layers_are_the_mean_of_each(toy: Any, params: Params, tmp_path: P
     found = maps_in(out, toy)["Up/clip_00"]
     meta = pack.read_meta(out / "maps" / "Up" / "clip_00.zip")
     assert (meta["row"], meta["layers"]) == ("layers", ["layer2", "layer3", "layer4"])
-    row = params.rows["layers"]
-    network = networks.build(row, 2)
+    row = params.row("layers")
+    network = networks.build(two_stream, row, 2)
     checkpoint.restore(network, tmp_path / "spatial" / "model.pt")
     clips = {c.clip_id: c for c in load_clips(toy.manifest, toy.split, toy.frames)[0]}
     x = full_frames(clips["Up/clip_00"], row.input, range(7))
@@ -192,8 +198,8 @@ def test_rows_that_explain_nothing(toy: Any, params: Params, tmp_path: Path) -> 
     nowhere = dict.fromkeys(
         ("manifest", "split", "packs", "checkpoint", "out", "network"), tmp_path
     )
-    with pytest.raises(InputError, match=r"rows\.spatial\.explains to name a row"):
+    with pytest.raises(InputError, match=r"rows\.spatial\.start\.explains to name a row"):
         explain.explain("spatial", flow=tmp_path, **nowhere)
     where = {"through_packs": tmp_path, "through_checkpoint": tmp_path}
-    with pytest.raises(InputError, match=r"rows\.keys\.explains\.through"):
+    with pytest.raises(InputError, match=r"rows\.keys\.start\.explains\.through"):
         explain.learn("keys", **where, **nowhere)

@@ -18,11 +18,12 @@ from flowsight.nn import checkpoint, gradcam
 from flowsight.params import config
 from flowsight.systems.two_stream import network as two_stream
 from flowsight.systems.two_stream.maps import attention_net, extraction
+from flowsight.systems.two_stream.params import AttentionParams
 from flowsight.video import pack
 
 CLASSES = ("kick", "walk")
 SUBSETS = ("train", "train", "train", "val", "test", "test")
-ATTENTION = config.AttentionParams(
+ATTENTION = AttentionParams(
     hidden_channels=4, epochs=2, batch_size=4, lr=0.01, val_share=0.2, max_frames=3, num_pictures=2
 )
 
@@ -35,7 +36,7 @@ def params(repository: Path) -> config.Params:
 def row_of(
     params: config.Params, modality: str, layers: tuple[str, ...] = ("layer4",)
 ) -> RowParams:
-    row = params.rows["spatial" if modality == "rgb" else "temporal"]
+    row = params.row("spatial" if modality == "rgb" else "temporal")
     network = dataclasses.replace(
         row.network, backbone="tiny", target_layers=layers, map_channel=True
     )

@@ -21,7 +21,7 @@ from flowsight.systems.residual3d import spatial_maps
 from flowsight.video import pack
 
 ROOT = Path(__file__).resolve().parents[2]
-BASE = config.load(ROOT / "params.yaml").rows["resnet3d_attention"]
+BASE = config.load(ROOT / "params.yaml").row("resnet3d_attention")
 ROW = dataclasses.replace(
     BASE,
     network=dataclasses.replace(BASE.network, width=2, target_layers=("layer1",)),
@@ -32,7 +32,7 @@ ROW = dataclasses.replace(
 @pytest.fixture
 def network() -> torch.nn.Module:
     torch.manual_seed(0)
-    return networks.build(ROW, 2).eval()
+    return networks.build(residual3d, ROW, 2).eval()
 
 
 def weights(network: torch.nn.Module, clip: Any, starts: list[int]) -> list[np.ndarray]:
@@ -77,7 +77,7 @@ def test_maps_of_a_short_clip_and_of_flow(toy: Any) -> None:
     torch.manual_seed(0)
     params = dataclasses.replace(ROW.input, modality="flow", clip_length=16)
     row = dataclasses.replace(ROW, input=params)
-    network = networks.build(row, 2).eval()
+    network = networks.build(residual3d, row, 2).eval()
     clip = load_clips(toy.manifest, toy.split, toy.flow)[0][0]
     (module,) = residual3d.spatial_attentions(network, "layer1")
     maps = spatial_maps.clip_maps(network, module, clip, params)
@@ -118,7 +118,7 @@ def test_a_level_without_attention_is_refused(toy: Any, tmp_path: Path) -> None:
     row = dataclasses.replace(
         ROW, network=dataclasses.replace(ROW.network, target_layers=("layer7",))
     )
-    checkpoint.save(networks.build(row, 2).state_dict(), tmp_path / "model.pt")
+    checkpoint.save(networks.build(residual3d, row, 2).state_dict(), tmp_path / "model.pt")
     with pytest.raises(InputError, match=r"expected a level with spatial attention \(layer1, "):
         spatial_maps.extract(
             name="row",

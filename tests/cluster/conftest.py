@@ -194,10 +194,10 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`conf/` with one of the systems, and the parameters that it makes for two shards."""
     folder = tmp_path_factory.mktemp("settings")
     shutil.copytree(ROOT / "conf", folder / "conf")
-    base = (folder / "conf/base.yaml").read_text()
-    (folder / "conf/base.yaml").write_text(
-        re.sub(r"(?m)^systems: .*", "systems: [two_stream]", base)
-    )
+    start = (folder / "conf/config.yaml").read_text()
+    others = r"(?m)^  - systems/(?!two_stream:).*\n"
+    assert len(re.findall(others, start)) == 3
+    (folder / "conf/config.yaml").write_text(re.sub(others, "", start))
     composing.compose(["shards=[0,1]"], root=folder)
     return folder
 

@@ -14,15 +14,15 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    ("group", "row", "rows"),
+    ("group", "row", "system"),
     [
-        ("train", "resnet3d", ("rows",)),
-        ("train_saliency", "fcn", ("images", "rows")),
-        ("train_scenes", "recurrent", ("scenes", "rows")),
+        ("train", "resnet3d", "residual3d"),
+        ("train_saliency", "fcn", "saliency"),
+        ("train_scenes", "recurrent", "background"),
     ],
 )
 def test_first_half_is_of_the_rows_own_batch(
-    tmp_path: Path, group: str, row: str, rows: tuple[str, ...]
+    tmp_path: Path, group: str, row: str, system: str
 ) -> None:
     stage = next(
         stage
@@ -30,7 +30,7 @@ def test_first_half_is_of_the_rows_own_batch(
         if stage.group == group and (stage.key or "").startswith(f"{row}-")
     )
     own = dvc_yaml.read_yaml(ROOT / "params.yaml")
-    for key in (*rows, row, "train", "batch_size"):
+    for key in ("systems", system, "rows", row, "train", "batch_size"):
         own = own[key]
     place = Workplace(repo="", home=tmp_path, runs=str(tmp_path), scratch=tmp_path)
     assert own != 16  # else the fallback could not be told from it

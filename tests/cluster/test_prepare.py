@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import copy
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
 Toy = Any  # tests/cluster/conftest.py
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def params(toy: Toy, rev: str) -> Any:
@@ -28,10 +31,10 @@ def test_a_value_changes_only_itself(toy: Toy) -> None:
     path = toy.source / "params.yaml"
     path.write_text(path.read_text().replace("num_groups: 6", "num_groups: 4"))
     main = toy.commit("by hand")
-    asked = ["--set", "rows.temporal_attended.train.epochs=3", "--set", "seed=7"]
+    asked = ["--set", "systems.two_stream.rows.temporal_attended.train.epochs=3", "--set", "seed=7"]
     made = toy.worker("a").answer("prepare", "--run-id", "r1", *asked)
     before, after = params(toy, main), params(toy, made["rev"])
-    before["rows"]["temporal_attended"]["train"]["epochs"] = 3
+    before["systems"]["two_stream"]["rows"]["temporal_attended"]["train"]["epochs"] = 3
     before["seed"] = 7
     assert after == before
 
@@ -44,42 +47,80 @@ def test_a_group_composes_anew(toy: Toy) -> None:
     assert made["groups"]["train"] == ["train@spatial-eli", "train@temporal-eli"]
 
 
-def add_a_system(toy: Toy) -> None:
-    """A second system in `conf/`: one row, `solo`, like `spatial` but on its own."""
-    yaml = YAML()
-    path = toy.source / "conf/base.yaml"
-    content = yaml.load(path)
-    content["rows"]["solo"] = copy.deepcopy(content["rows"]["spatial"])
-    content["rows"]["solo"]["system"] = "other"
-    content["systems"] = ["two_stream", "other"]
-    yaml.dump(content, path)
-    toy.commit("a second system")
+def add_systems(toy: Toy) -> None:
+    """The systems that the toy's `conf/` leaves out."""
+    shutil.copy(ROOT / "conf/config.yaml", toy.source / "conf/config.yaml")
+    toy.commit("all systems")
 
 
 def test_systems_leave_out_the_instances_of_others(toy: Toy) -> None:
-    add_a_system(toy)
+    add_systems(toy)
     ask = ["prepare", "--set", "recipe=smoke"]
-    both = toy.worker("a").answer(*ask, "--run-id", "r1")
-    assert "train@solo-1" in both["groups"]["train"]
+    every = toy.worker("a").answer(*ask, "--run-id", "r1")
+    assert "train@resnet3d-1" in every["groups"]["train"]
     chosen = ["--set", "systems=two_stream"]
     made = toy.worker("a").answer(*ask, "--run-id", "r2", *chosen)
-    before, after = params(toy, both["rev"]), params(toy, made["rev"])
-    assert (before.pop("systems"), after.pop("systems")) == (
-        ["two_stream", "other"],
-        ["two_stream"],
-    )
-    assert before["instances"].pop("results")["other"] == "results/other"
-    assert after["instances"].pop("results")["other"] == "LICENSE", "nothing to wait for"
-    del before["instances"]["evaluate"]["other"]
-    for instances in before["instances"].values():
-        instances.pop("solo-1", None)
+    assert made["groups"]["train"] == ["train@spatial-1", "train@temporal-1"]
+    before, after = params(toy, every["rev"]), params(toy, made["rev"])
+    names = ["two_stream", "residual3d", "background", "saliency"]
+    assert (list(before["systems"]), list(after["systems"])) == (names, ["two_stream"])
+    assert before["instances"]["report"].keys() == set(names)
+    for name in names[1:]:
+        del before["systems"][name]
+    for group, instances in before["instances"].items():
+        if group != "page":
+            own = {
+                key: item
+                for key, item in instances.items()
+                if item.get("system", key) == "two_stream"
+            }
+            before["instances"][group] = own
     assert after == before
     code, _, err = toy.worker("a").call(*ask, "--run-id", "r3", "--set", "systems=nothing")
     assert code == 2
     assert (
-        "expected systems of two_stream, residual3d, other, background, saliency, got 'nothing'"
+        "expected systems of background, residual3d, saliency, two_stream, got 'nothing'"
         in err.splitlines()[-1]
     )
+
+
+def test_systems_keep_what_was_changed_of_them(toy: Toy) -> None:
+    """By hand at a chosen system, at another one and at none: what is not left out stays."""
+    add_systems(toy)
+    changes = ["seed=5", "systems.saliency.rows.fcn.train.epochs=7",
+               "systems.two_stream.rows.spatial.train.epochs=9"]  # fmt: skip
+    toy.run("flowsight", "compose", "shards=[0,1]", *changes, cwd=toy.source)
+    main = toy.commit("values changed")
+    asked = ["--set", "systems=saliency", "--set", "systems.saliency.rows.fcn.train.lr=0.25"]
+    made = toy.worker("a").answer("prepare", "--run-id", "r1", *asked)
+    before, after = params(toy, main), params(toy, made["rev"])
+    assert list(after["systems"]) == ["saliency"]
+    wanted = before["systems"]["saliency"]
+    assert wanted["rows"]["fcn"]["train"]["epochs"] == 7
+    wanted["rows"]["fcn"]["train"]["lr"] = 0.25
+    assert after["systems"]["saliency"] == wanted
+    assert (after["seed"], after["shards"]) == (before["seed"], before["shards"]) == (5, [0, 1])
+    shared = before.keys() - {"systems", "instances"}
+    assert shared == after.keys() - {"systems", "instances"}
+    assert all(after[name] == before[name] for name in shared)
+
+
+def test_systems_leave_out_stages_of_others(toy: Toy) -> None:
+    """Of the real pipeline, in which every group is there, only those that the chosen one needs."""
+    add_systems(toy)
+    shutil.copy(ROOT / "dvc.yaml", toy.source)
+    toy.run("flowsight", "compose", "shards=[0,1]", cwd=toy.source)
+    toy.commit("the real pipeline")
+    every = toy.worker("a").answer("prepare", "--run-id", "r1")["groups"]
+    made = toy.worker("a").answer("prepare", "--run-id", "r2", "--set", "systems=saliency")
+    chosen = made["groups"]
+    others = {"train", "predict", "attention", "train_attended", "predict_attended", "peers",
+              "spatial_attention", "train_scenes", "predict_scenes", "evaluate_scenes"}  # fmt: skip
+    assert others <= every.keys() and not others & chosen.keys()
+    assert {"pairs", "train_saliency", "slim", "predict_saliency", "page"} <= chosen.keys()
+    assert chosen["evaluate"] == ["evaluate@saliency"] and chosen["report"] == ["report@saliency"]
+    assert len(every["report"]) == 4
+    assert all(set(names) <= set(every[group]) for group, names in chosen.items())
 
 
 def test_the_same_id_is_the_same_run(toy: Toy) -> None:
@@ -97,7 +138,7 @@ def test_the_same_id_is_the_same_run(toy: Toy) -> None:
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("rows.spatial.train.epoch=3", "epoch"),
+        ("systems.two_stream.rows.spatial.train.epoch=3", "epoch"),
         ("dataset=ucf1010", "groups: dataset = hmdb51"),
         ("seed=x", "seed"),
     ],

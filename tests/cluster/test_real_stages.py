@@ -21,7 +21,7 @@ SETTINGS = [
     "sample.clips_per_group=1",
     "dataset.max_quarantined=0.2",
     "shards=[0]",
-    "rows.spatial.train.epochs=40",
+    "systems.two_stream.rows.spatial.train.epochs=40",
 ]
 STAGES = [
     *("sample", "manifest", "validate@manifest", "frames@0", "flow@0"),

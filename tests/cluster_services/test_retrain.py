@@ -66,8 +66,8 @@ OVERRIDES = [
     "sample.clips_per_group=1",
     "dataset.max_quarantined=0.2",
     "flow.method=tvl1",
-    "rows.spatial.train.epochs=3",
-    "rows.spatial.train.samples_per_epoch=8",
+    "systems.two_stream.rows.spatial.train.epochs=3",
+    "systems.two_stream.rows.spatial.train.samples_per_epoch=8",
 ]
 CONF = {
     "dataset": "sample",
@@ -92,7 +92,7 @@ def cluster(services: Services) -> Cluster:
     }
     (folder / "count.jsonl").touch()
     # a model of three short epochs is no good; here the gate shall let it in
-    repo = bare_repository(folder, {"min_accuracy: 0.5": "min_accuracy: 0.0"})
+    repo = bare_repository(folder, {"min_measure: 0.5": "min_measure: 0.0"})
     cluster = Cluster(services=services, folder=folder, repo=repo, extra=extra)
     cluster.start_all({"one": "default,cpu,gpu", "two": "default,cpu,gpu"})
     for dag in ("retrain", "promote"):
@@ -312,7 +312,7 @@ def fetch_results(cluster: Cluster, run: str = RUN) -> Path:
     folder.parent.mkdir(exist_ok=True)
     git("clone", "-q", "-b", f"runs/{run}", str(cluster.repo), str(folder), at=cluster.folder)
     env = cluster.worker_env(f"reader-{run}")
-    pull = [BIN / "dvc", "pull", "-q", "evaluate@two_stream", "report"]
+    pull = [BIN / "dvc", "pull", "-q", "evaluate@two_stream", "page"]
     subprocess.run(pull, cwd=folder, env=env, check=True)
     return folder
 

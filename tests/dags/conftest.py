@@ -155,7 +155,7 @@ def copy_repository(target: Path, pipeline: str = PIPELINE, **params: Any) -> Pa
         "fits": ["spatial-1"],
         "dataset": {"name": "sample"},
         "recipe": "sample",
-        "rows": {"spatial": {"system": "two_stream"}, "r3d": {"system": "residual3d"}},
+        "systems": {"two_stream": {"rows": {"spatial": {}}}, "residual3d": {"rows": {"r3d": {}}}},
     }
     (target / "params.yaml").write_text(json.dumps({**values, **params}))
     return target

@@ -54,7 +54,8 @@ def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
 
 
 def test_retrain_runs_every_stage_in_order(dags: dict[str, Any], fake: Fake) -> None:
-    form = {"seed": 7, "force": True, "overrides": "rows.spatial.train.epochs=3\nthreads=2"}
+    epochs = "systems.two_stream.rows.spatial.train.epochs=3"
+    form = {"seed": 7, "force": True, "overrides": f"{epochs}\nthreads=2"}
     run = dags["retrain"].test(run_conf={**form, "systems": ["two_stream"]})
     assert run.state == "success", states(run)
     prepare, *stages, gather = fake.calls
@@ -63,7 +64,7 @@ def test_retrain_runs_every_stage_in_order(dags: dict[str, Any], fake: Fake) -> 
     assert prepare[5:] == [
         *("--set", "dataset=sample", "--set", "recipe=sample", "--set", "seed=7"),
         *("--set", "systems=two_stream"),
-        *("--set", "rows.spatial.train.epochs=3", "--set", "threads=2"),
+        *("--set", epochs, "--set", "threads=2"),
     ]
     names = [call[1] for call in stages]
     assert names[0] == "check@first"

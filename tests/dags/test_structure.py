@@ -39,7 +39,7 @@ def test_edges_of_retrain_are_those_of_dvc_yaml(real_dags: dict[str, Any]) -> No
     plans = {f"plan.{node.task_id}" for node in NODES.values() if node.mapped}
     assert set(dag.task_ids) == ids | own | plans
     assert dag.get_task("code").upstream_task_ids == {"prepare"}
-    assert dag.get_task("gather").upstream_task_ids == {"report"}
+    assert dag.get_task("gather").upstream_task_ids == {"page"}
 
 
 def test_tasks_ask_for_what_meta_says(real_dags: dict[str, Any]) -> None:
@@ -59,7 +59,7 @@ def test_sections_are_boxes(real_dags: dict[str, Any]) -> None:
     groups = real_dags["retrain"].task_group.children
     assert {"section-data", "section-two_stream", "plan"} <= set(groups)
     assert set(groups["section-data"].children) >= {"frames", "validate-clips"}
-    assert "report" in groups  # alone in its section: no box
+    assert "page" in groups  # alone in its section: no box
 
 
 def test_serialised_and_back(real_dags: dict[str, Any]) -> None:
@@ -97,7 +97,10 @@ def test_forms_refuse(real_dags: dict[str, Any], form: dict[str, Any], wrong: st
         params.get_param(name).__copy__().resolve(value)
 
 
-@pytest.mark.parametrize("text", ["", "a=1", "rows.spatial.train.epochs=3\n\nsplits.ids=[1,2]\n"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "a=1", "systems.two_stream.rows.spatial.train.epochs=3\n\nsplits.ids=[1,2]\n"],
+)
 def test_form_takes_overrides(real_dags: dict[str, Any], text: str) -> None:
     param = real_dags["retrain"].params.get_param("overrides").__copy__()
     assert param.resolve(text) == text
@@ -151,7 +154,7 @@ def test_a_stage_more_is_a_task_more(tmp_path: Path) -> None:
     (root / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     dag = load_dags(root)["retrain"]
     assert dag.get_task("count").upstream_task_ids == {"evaluate"}
-    assert dag.get_task("gather").upstream_task_ids == {"report", "count"}
+    assert dag.get_task("gather").upstream_task_ids == {"page", "count"}
     assert dag.get_task("count").execution_timeout == timedelta(minutes=7)
     # it stands after the training, so not in the box of the data that the training waits for
     assert "count" not in dag.task_group.children["section-data"].children

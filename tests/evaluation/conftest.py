@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
+from flowsight import reporting
 from flowsight.files import write_csv, write_json
 from flowsight.flow.quantize import quantize
 from flowsight.params import config
@@ -26,6 +28,7 @@ from flowsight.video import pack
 REPOSITORY = Path(__file__).parents[2]
 CLASSES = ("kick", "kick_ball", "pull", "push", "run", "walk", "wave", "wave_flag")
 BOUND_PX = 20.0
+CLIP_SYSTEMS = ("two_stream", "residual3d")
 # pairs that a stream cannot tell apart: spatial looks at single frames, temporal at motion only
 SPATIAL_TWINS = {"pull": "push", "push": "pull", "run": "walk", "walk": "run"}
 TEMPORAL_TWINS = {"kick": "kick_ball", "kick_ball": "kick", "wave": "wave_flag",
@@ -35,12 +38,51 @@ TEMPORAL_TWINS = {"kick": "kick_ball", "kick_ball": "kick", "wave": "wave_flag",
 def make_params(classes: int, splits: tuple[str, ...], **evaluate: object) -> config.Params:
     """The committed parameters with other splits and other evaluation numbers."""
     params = config.load(REPOSITORY / "params.yaml")
-    block = dataclasses.replace(params.evaluate, **evaluate)
-    return dataclasses.replace(
-        params,
-        splits=dataclasses.replace(params.splits, ids=splits),
-        evaluate=block,
-    )
+    params = dataclasses.replace(params, splits=dataclasses.replace(params.splits, ids=splits))
+    for system in CLIP_SYSTEMS:
+        params = changed(params, system, evaluate=evaluate)
+    return params
+
+
+def changed(
+    params: config.Params, system: str, *, evaluate: dict[str, object] | None = None, **own: object
+) -> config.Params:
+    """The parameters with other values in a system's block, and in its `evaluate`."""
+    block = params.system(system)
+    numbers = dataclasses.replace(block.evaluate, **evaluate or {})
+    block = dataclasses.replace(block, evaluate=numbers, **own)
+    return dataclasses.replace(params, systems={**params.systems, system: block})
+
+
+def started(row: Any, **start: object) -> Any:
+    """A row that starts in another way."""
+    return dataclasses.replace(row, start=dataclasses.replace(row.start, **start))
+
+
+def write_page(
+    systems: Sequence[str],
+    *,
+    params: config.Params,
+    results: Path,
+    history: Path,
+    out: Path,
+    manifest: Path,
+    validation: Path | None = None,
+) -> str:
+    """The page of some systems, as their stages write it: a part each, then all of them together.
+
+    Without `validation` it shows no clips.
+    """
+    params = dataclasses.replace(params, systems={name: params.system(name) for name in systems})
+    parts = out.with_name(f"{out.name}-parts")
+    for name in systems:
+        reporting.write_part(
+            name, results=results / name, history=history, manifest=manifest, params=params,
+            out=parts / name,
+        )  # fmt: skip
+    clips = {} if validation is None else {"manifest": manifest, "validation": validation}
+    reporting.write_page(parts=parts, params=params, out=out, **clips)
+    return (out / "index.html").read_text(encoding="utf-8")
 
 
 def _scene(index: int, frame: int, size: tuple[int, int]) -> tuple[np.ndarray, ...]:
@@ -189,7 +231,7 @@ def make_world(
         subset = ["test" if g >= num_groups - 2 else "val" if g == 1 else "train" for g in group]
         write_csv(pd.DataFrame({"clip_id": clips, "subset": subset}),
                   root / f"splits/{split_id}.csv")  # fmt: skip
-        for row in params.rows:
+        for row in (row for name in CLIP_SYSTEMS for row in params.system(name).rows):
             _write_predictions(root, row, split_id, classes)
             _write_history(root, row, split_id)
     names = ("predictions", "attention", "manifest", "splits", "truth", "frames", "flow")

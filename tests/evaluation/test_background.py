@@ -22,6 +22,8 @@ from flowsight.samples import scenes
 from flowsight.systems.background import counts, evaluate, figures, paper, peers
 from flowsight.systems.background import report as section
 
+from .conftest import changed, write_page
+
 ROOT = Path(__file__).resolve().parents[2]
 STREET, ROOM = "baseline/street", "shadow/room"
 
@@ -37,31 +39,26 @@ def truth_with_noise(video: Video, flips: float) -> Iterator[Mask]:
 def params() -> Params:
     """The committed parameters, each row trained on the street only and on the room only."""
     found = config.load(ROOT / "params.yaml")
-    block = replace(
-        found.scenes_block(),
-        videos=(STREET, ROOM),
-        splits={"street": (STREET,), "room": (ROOM,)},
-        peers=("mog2", "cnt"),
-        num_pictures=2,
-    )
-    return replace(found, scenes=block)
+    splits = {"street": (STREET,), "room": (ROOM,)}
+    found = changed(found, "background", peers=("mog2", "cnt"), evaluate={"num_pictures": 2})
+    return replace(found, scenes=replace(found.scenes, videos=(STREET, ROOM), splits=splits))
 
 
 @pytest.fixture(scope="module")
 def world(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rendered scenes; networks that find the truth, with noise where they never saw the scene."""
-    root, block = tmp_path_factory.mktemp("world"), params.scenes_block()
+    root, block = tmp_path_factory.mktemp("world"), params.system("background")
     scenes.render(root / "raw", seed=1, num_frames=24, shape=(60, 80))
-    videos = dataset.open_videos(root / "raw", block.videos)
+    videos = dataset.open_videos(root / "raw", params.scenes.videos)
     for row in block.rows:
-        for split_id, seen in block.splits.items():
+        for split_id, seen in params.scenes.splits.items():
             counts.write(
                 videos,
                 lambda v, seen=seen: truth_with_noise(v, 0.001 if v.video_id in seen else 0.05),
                 seen,
                 root / f"predictions/{row}-{split_id}",
             )
-    peers.run(root / "raw", block, root / "peers")
+    peers.run(root / "raw", params.scenes.videos, block.peers, root / "peers")
     return root
 
 
@@ -130,7 +127,8 @@ def test_counts_and_masks_of_every_scored_frame(world: Path) -> None:
 def test_the_same_input_gives_the_same_bytes(params: Params, world: Path, results: Path) -> None:
     again = world / "again"
     evaluate.evaluate(params, world / "raw", world / "predictions", world / "peers", again)
-    peers.run(world / "raw", params.scenes_block(), world / "peers2")
+    own = params.system("background").peers
+    peers.run(world / "raw", params.scenes.videos, own, world / "peers2")
     for one, other in ((results, again), (world / "peers", world / "peers2")):
         names = sorted(p.relative_to(one) for p in one.rglob("*") if p.is_file())
         assert names == sorted(p.relative_to(other) for p in other.rglob("*") if p.is_file())
@@ -151,9 +149,11 @@ def test_printed_numbers_and_why_none_compares(params: Params, results: Path) ->
 
 
 def test_reasons_on_the_papers_own_videos(params: Params) -> None:
-    block = params.scenes_block()
-    own = replace(params, scenes=replace(block, name="cdnet2012", videos=("baseline/highway",),
-                                         splits={"highway": ("baseline/highway",)}))  # fmt: skip
+    videos = ("baseline/highway",)
+    scenes_there = replace(
+        params.scenes, name="cdnet2012", videos=videos, splits={"highway": videos}
+    )
+    own = replace(params, scenes=scenes_there)
     rows = [
         ("recurrent", "highway", "baseline/highway", True, part, f, 0.9, 0.8)
         for part, f in (("second_half", 0.91234), ("all", 0.95))
@@ -193,32 +193,20 @@ def test_its_part_of_the_page(params: Params, world: Path, results: Path) -> Non
     history.mkdir(parents=True)
     lines = "epoch,lr,train_loss,train_f\n1,0.01,0.5,0.1\n2,0.01,0.2,0.8\n"
     (history / "recurrent-street.csv").write_text(lines)
-    found = section.content(results, world / "history/sample", world, params)
+    found = section.content(results, history, world, params)
     street = found["videos"][0]
     kinds = [line["kind"] for line in street["lines"]]
     assert kinds == ["seen"] * 2 + ["unseen"] * 2 + ["peer"] * 2
     assert street["best"]["seen"] == max(line["f_measure"] for line in street["lines"][:2])
     assert [card["row"] for card in found["curves"]] == ["recurrent"]
     assert found["curves"][0]["charts"][0].count("<polyline") == 1
-    page = render(found)
+    page = write_page(
+        ["background"], params=params, results=results.parent, history=history, manifest=results,
+        out=world / "report",
+    )  # fmt: skip
     assert "trained on its first half" in page and "scene unseen, trained on room" in page
     assert page.count("<img ") == 4
     assert "0.9541" in page  # printed by the paper
-
-
-def render(values: dict[str, object]) -> str:
-    from flowsight import reporting
-
-    empty = {"clips": [], "classes": [], "num_clips": 0, "num_groups": 0, "num_frames": 0}
-    empty |= {"quarantined": 0, "absent": 0, "lost": [], "unlisted": 0, "checks": []}
-    return reporting._render(
-        {
-            "dataset": "sample", "recipe": "sample", "split_ids": ("1",),
-            "systems": [{"template": "background/report.html.j2"} | values],
-            "data": empty,
-            "parameters": {"rows": [], "table": [], "blocks": {}},
-        }
-    )  # fmt: skip
 
 
 def test_predictions_that_do_not_fit_are_named(params: Params, world: Path, tmp_path: Path) -> None:

@@ -17,9 +17,12 @@ import pytest
 from flowsight import contract
 from flowsight.errors import InputError
 from flowsight.evaluation import predictions
-from flowsight.params.config import FusionParams
+from flowsight.pipeline import composing
 from flowsight.systems.two_stream import evaluate as evaluation
 from flowsight.systems.two_stream.evaluate import Folders
+from flowsight.systems.two_stream.params import FusionParams
+
+from .conftest import changed
 
 World = SimpleNamespace
 
@@ -46,10 +49,7 @@ def world(world_template: World, tmp_path: Path) -> World:
 
 
 def run(world: World, out: Path, **block: object) -> dict[str, float]:
-    params = world.params
-    if block:
-        evaluate = dataclasses.replace(params.evaluate, **block)
-        params = dataclasses.replace(params, evaluate=evaluate)
+    params = changed(world.params, "two_stream", evaluate=block)
     evaluation.evaluate(params, world.folders, out)
     return pd.read_json(out / "metrics.json", typ="series").to_dict()
 
@@ -123,7 +123,7 @@ def test_same_input_same_bytes(world_template: World, results: Path, tmp_path: P
 def test_the_headline_is_compared_with_every_other_fusion(
     world_template: World, tmp_path: Path
 ) -> None:
-    two, attended = world_template.params.evaluate.fusions.values()
+    two, attended = world_template.params.system("two_stream").evaluate.fusions.values()
     fusions = {
         "two_stream": two,
         "attention": attended,
@@ -210,7 +210,8 @@ def test_stages_run_as_dvc_runs_them(
         runpy.run_path(str(repository / "stages" / f"{name}.py"), run_name="__main__")
 
     world = make(tmp_path / "w", splits=("1",), classes=("push", "run"), num_groups=3)
-    shutil.copy(repository / "params.yaml", tmp_path)
+    (tmp_path / "conf").symlink_to(repository / "conf")
+    composing.compose(["systems=[two_stream]"], root=tmp_path)
     monkeypatch.chdir(tmp_path)
     folders = [
         part
@@ -218,8 +219,10 @@ def test_stages_run_as_dvc_runs_them(
         for part in (f"--{field.name}", getattr(world.folders, field.name))
     ]
     stage("evaluate", "two_stream", *folders, "--out", "results/two_stream")
-    stage("report", "--results", "results", "--history", "w/history", "--validation",
-          "w/validation", "--manifest", "w/manifest", "--out", "results/report")  # fmt: skip
+    stage("report", "two_stream", "--results", "results/two_stream", "--history", "w/history",
+          "--manifest", "w/manifest", "--out", "parts/two_stream")  # fmt: skip
+    stage("page", "--parts", "parts", "--manifest", "w/manifest", "--validation", "w/validation",
+          "--out", "results/report")  # fmt: skip
     assert (tmp_path / "results/report/index.html").stat().st_size > 50_000
     (world.folders.predictions / "spatial-1.parquet").unlink()
     with pytest.raises(SystemExit) as refused:

@@ -12,9 +12,12 @@ import pytest
 from flowsight.batches.clips import load_clips
 from flowsight.classifiers import localization
 from flowsight.classifiers.params import ExplainsParams
-from flowsight.params.config import FusionParams, Params
+from flowsight.params.config import Params
 from flowsight.systems.two_stream import report
 from flowsight.systems.two_stream.evaluate import evaluate
+from flowsight.systems.two_stream.params import FusionParams
+
+from .conftest import changed, started
 
 VARIANTS = {
     "block1": ({}, ("layer2",)),
@@ -26,30 +29,30 @@ VARIANTS = {
 
 def with_variants(params: Params) -> Params:
     """Attended rows that see other maps, and the two controls, each with a fusion."""
-    rows, fusions = dict(params.rows), dict(params.evaluate.fusions)
+    block = params.system("two_stream")
+    rows, fusions = dict(block.rows), dict(block.evaluate.fusions)
     for name, (explains, layers) in VARIANTS.items():
         for own, other in (("spatial", "temporal"), ("temporal", "spatial")):
             row = rows[own]
             given = {key: other if value == "other" else value for key, value in explains.items()}
             network = dataclasses.replace(row.network, target_layers=layers)
             rows[f"{own}_{name}"] = dataclasses.replace(
-                row, explains=ExplainsParams(row=own, **given), network=network
+                started(row, explains=ExplainsParams(row=own, **given)), network=network
             )
-            attended = dataclasses.replace(rows[f"{other}_attended"], maps=f"{own}_{name}")
+            attended = started(rows[f"{other}_attended"], maps=f"{own}_{name}")
             rows[f"{other}_attended_{name}"] = attended
         streams = {s: f"{s}_attended_{name}" for s in ("spatial", "temporal")}
         fusions[name] = FusionParams(**streams)
     for control in ("constant", "shuffled"):
         for stream in ("spatial", "temporal"):
-            attended = dataclasses.replace(rows[f"{stream}_attended"], map_control=control)
+            attended = started(rows[f"{stream}_attended"], map_control=control)
             rows[f"{stream}_{control}"] = attended
         fusions[control] = FusionParams(
             spatial=f"spatial_{control}", temporal=f"temporal_{control}"
         )
-    block = dataclasses.replace(
-        params.evaluate, fusions=fusions, headline="attention", num_overlays=0, bootstrap_samples=0
-    )
-    return dataclasses.replace(params, rows=rows, evaluate=block)
+    numbers = {"fusions": fusions, "headline": "attention", "num_overlays": 0,
+               "bootstrap_samples": 0}  # fmt: skip
+    return changed(params, "two_stream", rows=rows, evaluate=numbers)
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +63,14 @@ def world(
     root = tmp_path_factory.mktemp("variants") / "world"
     shutil.copytree(world_template.root, root)
     params = with_variants(world_template.params)
-    for name, row in params.rows.items():
+    known = world_template.params.system("two_stream").rows
+    for name, row in params.system("two_stream").rows.items():
         for split_id in params.splits.ids:
             base = name.split("_")[0]
-            if row.explains is not None:
+            if row.start.explains is not None:
                 source = root / f"attention/{base}-{split_id}"
                 shutil.copytree(source, root / f"attention/{name}-{split_id}")
-            elif name not in world_template.params.rows:
+            elif name not in known:
                 source = root / f"predictions/{base}_attended-{split_id}.parquet"
                 shutil.copy(source, root / f"predictions/{name}-{split_id}.parquet")
     where = world_template.folders

@@ -7,6 +7,8 @@ import pandas as pd
 
 from flowsight.systems.two_stream import paper
 
+from .conftest import changed, started
+
 World = SimpleNamespace
 
 
@@ -34,12 +36,14 @@ def test_paper_table_on_the_sample_is_never_comparable(world_template: World) ->
 def test_paper_table_is_comparable_only_for_the_papers_own_set_up(world_template: World) -> None:
     rows = {
         name: dataclasses.replace(
-            row, network=dataclasses.replace(row.network, backbone="inception_v3", weights="w.pth")
+            started(row, weights="w.pth"),
+            network=dataclasses.replace(row.network, backbone="inception_v3"),
         )
-        for name, row in world_template.params.rows.items()
+        for name, row in world_template.params.system("two_stream").rows.items()
     }
+    systems = changed(world_template.params, "two_stream", rows=rows).systems
     dataset = dataclasses.replace(world_template.params.dataset, name="hmdb51")
-    full = {"rows": rows, "dataset": dataset, "recipe": "paper"}
+    full = {"systems": systems, "dataset": dataset, "recipe": "paper"}
     table = paper_rows(world_template, {"ok": 6766}, **full)
     good = table[table["comparable"]]
     assert set(good["method"]) == {"Spatio-Temporal Attention"}

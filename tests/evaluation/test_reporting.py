@@ -13,16 +13,21 @@ import pandas as pd
 import pytest
 
 from flowsight import reporting
-from flowsight.params.config import FusionParams
+from flowsight.errors import InputError
+from flowsight.files import write_json
 from flowsight.reporting import charts, formats
 from flowsight.reporting.charts import Line
 from flowsight.systems.two_stream import evaluate, schedules
+from flowsight.systems.two_stream.params import FusionParams
+
+from .conftest import changed, started, write_page
 
 World = SimpleNamespace
 
 
 def write(world: World, results: Path, out: Path) -> str:
-    reporting.write_report(
+    return write_page(
+        ["two_stream"],
         results=results,
         history=world.root / "history",
         validation=world.root / "validation",
@@ -30,7 +35,6 @@ def write(world: World, results: Path, out: Path) -> str:
         params=world.params,
         out=out,
     )
-    return (out / "index.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +59,7 @@ def test_page_has_every_part(page: str, world_template: World) -> None:
     assert "None of these pairs may be compared" in page
     assert "71.2" in page  # printed by the paper
     assert "Nobody drew these masks" not in page
-    assert page.count("<img ") == world_template.params.evaluate.num_overlays
+    assert page.count("<img ") == world_template.params.system("two_stream").evaluate.num_overlays
     assert page.count("<polyline") == 4 * 2 * 2 * 2  # rows x splits x subsets x quantities
 
 
@@ -112,19 +116,19 @@ def test_a_study_shows_the_headline_against_its_controls(
     world_template: World, tmp_path: Path
 ) -> None:
     params = world_template.params
-    two, attended = params.evaluate.fusions.values()
-    control = dataclasses.replace(params.rows["spatial_attended"], map_control="shuffled")
+    block = params.system("two_stream")
+    two, attended = block.evaluate.fusions.values()
+    control = started(block.rows["spatial_attended"], map_control="shuffled")
     fusions = {
         "two_stream": two,
         "attention": attended,
         "shuffled": FusionParams(spatial="spatial_shuffled", temporal="temporal_shuffled"),
         "to_spatial": FusionParams(spatial=attended.spatial, temporal="temporal"),
     }
-    rows = {**params.rows, "spatial_shuffled": control, "temporal_shuffled": control}
-    block = dataclasses.replace(params.evaluate, fusions=fusions, headline="attention")
-    study = World(**vars(world_template) | {
-        "params": dataclasses.replace(params, rows=rows, evaluate=block)
-    })  # fmt: skip
+    rows = {**block.rows, "spatial_shuffled": control, "temporal_shuffled": control}
+    numbers = {"fusions": fusions, "headline": "attention"}
+    studied = changed(params, "two_stream", rows=rows, evaluate=numbers)
+    study = World(**vars(world_template) | {"params": studied})
     predictions = tmp_path / "predictions"
     shutil.copytree(world_template.folders.predictions, predictions)
     for split in params.splits.ids:
@@ -146,24 +150,21 @@ def test_both_schedules_are_drawn_over_all_epochs(world_template: World, tmp_pat
     """Phase 2 goes on where phase 1 ended; nothing is drawn where only one way was gone."""
     params = world_template.params
     history = world_template.root / "history"
-    assert schedules.content(history, params, "two_stream") == []
+    assert schedules.content(history, params) == []
 
     pair = {"spatial": "temporal", "temporal": "spatial"}
     turns = {
-        f"{own}_turns": dataclasses.replace(params.rows[own], maps=f"{other}_turns")
+        f"{own}_turns": started(params.row(own), maps=f"{other}_turns")
         for own, other in pair.items()
     }
-    params = dataclasses.replace(
-        params,
-        rows=params.rows | turns,
-        evaluate=dataclasses.replace(params.evaluate, headline="attention"),
-    )
+    rows = params.system("two_stream").rows | turns
+    params = changed(params, "two_stream", rows=rows, evaluate={"headline": "attention"})
     both = tmp_path / "history"
     shutil.copytree(history, both)
     for own in pair:
         for split in params.splits.ids:
             shutil.copy(both / f"{own}-{split}.csv", both / f"{own}_turns-{split}.csv")
-    cards = schedules.content(both, params, "two_stream")
+    cards = schedules.content(both, params)
     assert [card["stream"] for card in cards] == ["spatial", "temporal"]
     num = {
         row: int(pd.read_csv(both / f"{row}-{params.splits.ids[0]}.csv")["epoch"].max())
@@ -177,10 +178,32 @@ def test_both_schedules_are_drawn_over_all_epochs(world_template: World, tmp_pat
         assert phased[1].split()[: num["spatial"]] == turned[1].split(), "the same epochs"
 
 
-def test_a_system_without_results_is_not_shown(world_template: World, tmp_path: Path) -> None:
-    text = write(world_template, tmp_path / "nothing", tmp_path / "report")
-    assert "No system has results yet" in text
-    assert 'id="data"' in text
+def test_a_system_without_its_part_is_named(
+    world_template: World, folder: Path, tmp_path: Path
+) -> None:
+    parts = folder / "report-parts"
+    with pytest.raises(InputError, match=r"residual3d/part\.json, found no such file; run the st"):
+        reporting.write_page(parts=parts, params=world_template.params, out=tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+    with pytest.raises(InputError, match=r"metrics\.json, found no such"):
+        write(world_template, tmp_path / "nothing", tmp_path / "report")
+
+
+def test_the_page_puts_parts_together_in_the_parameters_order(
+    world_template: World, tmp_path: Path
+) -> None:
+    for name in ("two_stream", "saliency", "gone"):
+        told = {"id": name, "title": f"Of {name}", "overlays": False, "curves": False}
+        write_json(told, tmp_path / f"parts/{name}/part.json")
+        (tmp_path / f"parts/{name}/part.html").write_text(f"<section id='{name}'>made</section>")
+    systems = {name: world_template.params.system(name) for name in ("saliency", "two_stream")}
+    params = dataclasses.replace(world_template.params, systems=systems)
+    reporting.write_page(parts=tmp_path / "parts", params=params, out=tmp_path / "page")
+    page = (tmp_path / "page/index.html").read_text()
+    assert re.findall("<section id='(.*?)'>made", page) == ["saliency", "two_stream"]
+    assert re.findall('<a href="#(.*?)">', page) == ["saliency", "two_stream", "parameters"]
+    assert "gone" not in page
+    assert 'id="data"' not in page, "no system sees clips"
 
 
 def test_page_without_history_truth_or_reports(

@@ -5,19 +5,22 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
-from flowsight import reporting
 from flowsight.errors import InputError
 from flowsight.files import write_csv
+from flowsight.params.config import Params
 from flowsight.systems.residual3d import evaluate as residual3d
 from flowsight.systems.residual3d import leakage, paper, regions
 from flowsight.systems.two_stream.evaluate import Folders
 from flowsight.video import pack
+
+from .conftest import changed, started, write_page
 
 World = SimpleNamespace
 ROWS = ("resnet3d", "resnet3d_attention")
@@ -134,9 +137,10 @@ def test_a_group_on_two_sides_is_refused(clip_world: World, tmp_path: Path) -> N
     assert not (tmp_path / "out").exists(), "no number is told"
 
 
-def on_ucf(world: World, **changes: object) -> SimpleNamespace:
+def on_ucf(world: World, rows: dict[str, Any] | None = None, **changes: object) -> Params:
     dataset = dataclasses.replace(world.params.dataset, name="ucf101", adapter="ucf101")
-    return dataclasses.replace(world.params, dataset=dataset, **changes)
+    params = changed(world.params, "residual3d", **({"rows": rows} if rows else {}))
+    return dataclasses.replace(params, dataset=dataset, **changes)
 
 
 def test_too_good_from_scratch_is_a_warning(clip_world: World) -> None:
@@ -144,11 +148,8 @@ def test_too_good_from_scratch_is_a_warning(clip_world: World) -> None:
     (text,) = leakage.warnings(top1, on_ucf(clip_world))
     assert text.startswith("resnet3d reaches 72.0 % on split 1 from scratch, the literature 40 to")
     assert leakage.warnings(top1, clip_world.params) == [], "that is known of UCF-101 only"
-    row = clip_world.params.rows["resnet3d"]
-    started = dataclasses.replace(
-        row, network=dataclasses.replace(row.network, weights="kinetics.pth")
-    )
-    rows = {**clip_world.params.rows, "resnet3d": started}
+    rows = clip_world.params.system("residual3d").rows
+    rows = {**rows, "resnet3d": started(rows["resnet3d"], weights="kinetics.pth")}
     assert leakage.warnings(top1, on_ucf(clip_world, rows=rows)) == []
 
 
@@ -166,9 +167,9 @@ def test_paper_table(clip_world: World, results: Path) -> None:
 
 def test_what_may_be_compared(clip_world: World) -> None:
     """The paper's network and input on split 1: table 1 may be compared, table 2 may not."""
-    rows = dict(clip_world.params.rows)
+    rows = dict(clip_world.params.system("residual3d").rows)
     for name in ROWS:
-        row = clip_world.params.rows[name]
+        row = clip_world.params.row(name)
         rows[name] = dataclasses.replace(
             row,
             network=dataclasses.replace(row.network, backbone="resnet3d_50", width=64),
@@ -200,7 +201,8 @@ def test_predictions_without_views_are_refused(clip_world: World, tmp_path: Path
 
 
 def test_the_page_has_its_part(clip_world: World, results: Path, tmp_path: Path) -> None:
-    reporting.write_report(
+    page = write_page(
+        ["residual3d"],
         results=results.parent,
         history=clip_world.root / "history",
         validation=clip_world.root / "validation",
@@ -208,7 +210,6 @@ def test_the_page_has_its_part(clip_world: World, results: Path, tmp_path: Path)
         params=clip_world.params,
         out=tmp_path / "report",
     )
-    page = (tmp_path / "report/index.html").read_text()
     assert "3D residual attention networks" in page and "72.8" in page
     assert "8 groups were looked at" in page
     assert page.count("<img ") == 1 + 2  # the bar chart and two figures

@@ -23,6 +23,8 @@ from flowsight.systems.saliency import paper
 from flowsight.systems.saliency import report as page
 from flowsight.video import pack
 
+from .conftest import changed, started, write_page
+
 ROOT = Path(__file__).resolve().parents[2]
 COST = {"num_parameters": 1000, "multiply_adds": 50_000, "height": 30, "width": 40}
 
@@ -47,9 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Twelve pairs of 40 x 30 px, a good row `fcn` and a blurred one `fcn_f`."""
     root = tmp_path_factory.mktemp("run")
     params = config.load(ROOT / "params.yaml")
-    assert params.images is not None
-    images = dataclasses.replace(params.images, num_pictures=2)
-    params = dataclasses.replace(params, images=images)
+    params = changed(params, "saliency", evaluate={"num_pictures": 2})
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:30, :40]
     masks = {}
@@ -163,11 +163,12 @@ def test_the_same_inputs_give_the_same_bytes(run: Run, results: Path, tmp_path: 
 # the paper
 
 
-def compared(run: Run, **images: Any) -> pd.DataFrame:
-    assert run.params.images is not None
-    recipe = images.pop("recipe", "paper")
-    own = dataclasses.replace(run.params.images, **images)
-    params = dataclasses.replace(run.params, images=own, recipe=recipe)
+def compared(
+    run: Run, name: str | None = None, rows: dict[str, Any] | None = None, recipe: str = "paper"
+) -> pd.DataFrame:
+    params = changed(run.params, "saliency", **({"rows": rows} if rows else {}))
+    images = dataclasses.replace(params.images, name=name or params.images.name)
+    params = dataclasses.replace(params, images=images, recipe=recipe)
     scores = pd.DataFrame(
         [("fcn", "1", 0.91), ("fcn_f", "1", 0.9)], columns=["row", "split_id", "f_beta"]
     )
@@ -190,15 +191,14 @@ def test_paper_table_says_why(run: Run) -> None:
 
 
 def test_the_papers_own_set_up_leaves_only_what_the_paper_leaves_open(run: Run) -> None:
-    assert run.params.images is not None
     rows = {
         name: dataclasses.replace(
-            row,
+            started(row, weights="imagenet"),
             network=dataclasses.replace(
-                row.network, backbone="vgg16", weights="imagenet", width=64, border="published"
+                row.network, backbone="vgg16", width=64, border="published"
             ),
         )
-        for name, row in run.params.images.rows.items()
+        for name, row in run.params.system("saliency").rows.items()
     }
     table = compared(run, name="msra10k", rows=rows)
     why = table.loc[("MSRA10K", "base", "f_score"), "why"]
@@ -252,12 +252,10 @@ def test_maps_that_are_missing_or_of_another_size_are_refused(run: Run, tmp_path
 
 
 def test_the_page_shows_it(run: Run, results: Path) -> None:
-    import jinja2
-
-    history = run.root / "history/sample"
+    history = run.root / "history/sample_images"
     lines = "epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy\n1,0.1,0.5,0.8,,\n"
-    (history.parent / "sample_images").mkdir(parents=True, exist_ok=True)
-    (history.parent / "sample_images/fcn-1.csv").write_text(lines)
+    history.mkdir(parents=True, exist_ok=True)
+    (history / "fcn-1.csv").write_text(lines)
     content = page.content(results, history, run.root, run.params)
     assert [row["name"] for row in content["rows"]] == ["fcn", "fcn_f"]
     assert content["rows"][1]["cut"] == "plan f, kernels: first"
@@ -265,21 +263,9 @@ def test_the_page_shows_it(run: Run, results: Path) -> None:
     f = next(r for r in content["paper"]["rows"] if (r["dataset"], r["item"]) == ("MSRA10K", "f"))
     assert f["time"] == pytest.approx(67.139 / 84.44)
     assert not content["paper"]["any"]
-    from flowsight import reporting
-
-    html = reporting._render(
-        {
-            "dataset": "sample",
-            "recipe": "sample",
-            "split_ids": ("1",),
-            "systems": [{"template": "saliency/report.html.j2"} | content],
-            "data": {
-                "classes": [], "num_clips": 0, "num_groups": 0, "num_frames": 0,
-                "quarantined": 0, "absent": 0, "lost": [], "unlisted": 0, "checks": [],
-            },
-            "parameters": {"rows": [], "table": [], "blocks": {}},
-        }
+    html = write_page(
+        ["saliency"], params=run.params, results=results.parent, history=history,
+        manifest=results, out=run.root / "report",
     )  # fmt: skip
-    assert isinstance(html, str) and jinja2.__name__
     for text in ("keeps 60.0", "80.0", "None of these pairs may be compared", "plan f, kernels"):
         assert text in html.replace("\u00a0", " "), text

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from flowsight.classifiers import localization
+from flowsight.classifiers import localization, several_runs
 from flowsight.cli import app
 from flowsight.errors import InputError
 from flowsight.metrics.bootstrap import Resampling
 from flowsight.metrics.fusion import FusionWeight
-from flowsight.systems.two_stream import scoring, several_runs
+from flowsight.systems.two_stream import scoring
 from flowsight.systems.two_stream.scoring import STREAMS, SplitResult
 
 DRAWS = Resampling(num_samples=500, confidence=0.95, seed=3)

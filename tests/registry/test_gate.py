@@ -9,7 +9,7 @@ from itertools import pairwise
 import pandas as pd
 import pytest
 
-from flowsight.params.config import PromotionParams
+from flowsight.params.promotion import PromotionParams
 from flowsight.registry import gate
 from flowsight.registry.evidence import Evidence
 from flowsight.registry.gate import Verdict
@@ -17,11 +17,13 @@ from flowsight.systems.background import judge as scenes
 
 HERE = "a" * 40
 LIMITS = PromotionParams(bootstrap_samples=2000)
+OF_FRAMES = dataclasses.replace(LIMITS, block_items=10)  # as params.yaml has it
 
 
 def judge(challenger: Evidence, champion: Evidence | None = None, **changes: object) -> Verdict:
     options = {"latency_sec": 0.1, "repository": HERE, "seed": 1, **changes}
-    limits = options.pop("limits", LIMITS)
+    of_frames = challenger.tags.get("system") == "background"
+    limits = options.pop("limits", OF_FRAMES if of_frames else LIMITS)
     scores = champion.scores if champion else None
     return gate.judge(challenger, champion, limits, champion_scores=scores, **options)
 

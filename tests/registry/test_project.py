@@ -14,7 +14,7 @@ import pytest
 from flowsight import files
 from flowsight.classifiers import judge
 from flowsight.errors import FlowsightError, InputError
-from flowsight.params.config import PromotionParams
+from flowsight.params.promotion import PromotionParams
 from flowsight.registry import (
     describing,
     evidence,
@@ -78,7 +78,7 @@ def test_from_the_working_tree_and_from_a_revision_it_is_one_version(
     assert (version.tags["top1"], version.tags["top1.split_1"]) == ("0.500000", "0.500000")
     run = registry.run(version)
     assert run.data.metrics["attention/fused/top1"] == 0.5
-    assert run.data.params["rows.spatial.train.epochs"]
+    assert run.data.params["systems.two_stream.rows.spatial.train.epochs"]
     for picture, content in (("confusion/attention", "a picture"), ("overlays/Down__c", "another")):
         kept = registry.download(made.run_id, f"evaluation/{picture}.png", tmp_path)
         assert kept.read_text() == content

@@ -46,10 +46,11 @@ def make_tree(root: Path) -> Path:
     yaml.dump(values, root / "params.yaml")
     params = config.load(root / "params.yaml")
     torch.manual_seed(3)
-    for name in params.rows:
-        network = add_network(root, params, name)
-        if name in ("spatial", "temporal"):
-            _add_attention(root, params, name, network)
+    for system in ("two_stream", "residual3d"):
+        for name in params.system(system).rows:
+            network = add_network(root, params, name)
+            if name in ("spatial", "temporal"):
+                _add_attention(root, params, name, network)
     _add_images(root, params)
     _add_scenes(root, params)
     (root / "data/manifests/sample").mkdir(parents=True)
@@ -64,10 +65,12 @@ def make_tree(root: Path) -> Path:
 
 def add_network(root: Path, params: Params, name: str) -> torch.nn.Module:
     """A checkpoint of a row, as if it was trained."""
+    from flowsight import contract
     from flowsight.classifiers import networks
     from flowsight.nn import checkpoint
 
-    network = networks.build(params.row(name), len(CLASSES)).eval()
+    model = contract.part(params.owner(name), "network")
+    network = networks.build(model, params.row(name), len(CLASSES)).eval()
     _lively(network)
     checkpoint.save(network.state_dict(), root / f"checkpoints/sample/{name}-1/model.pt")
     return network
@@ -86,7 +89,7 @@ def _add_attention(root: Path, params: Params, name: str, network: torch.nn.Modu
     features = layer_features(network, x, row.network.target_layers)
     attention = attention_net.build(
         in_channels=[f.shape[1] for f in features],
-        hidden_channels=params.attention.hidden_channels,
+        hidden_channels=params.system("two_stream").attention.hidden_channels,
     )
     _lively(attention)
     checkpoint.save(
@@ -108,7 +111,7 @@ def _add_images(root: Path, params: Params) -> None:
     from flowsight.nn import checkpoint
     from flowsight.systems.saliency import networks as saliency_networks
 
-    block = params.saliency()
+    block, data = params.system("saliency"), params.images.name
     for name, row in block.rows.items():
         network = saliency_networks.build(row)
         with torch.no_grad():
@@ -116,7 +119,7 @@ def _add_images(root: Path, params: Params) -> None:
                 if "score" in key:  # zero before training: every map would be grey
                     value.normal_()
         made = saliency_networks.slimmed(network, row, block.plan_of(row), seed=0)
-        checkpoint.save(made.state_dict(), root / f"checkpoints/{block.name}/{name}-1/model.pt")
+        checkpoint.save(made.state_dict(), root / f"checkpoints/{data}/{name}-1/model.pt")
 
 
 def _add_scenes(root: Path, params: Params) -> None:
@@ -127,7 +130,7 @@ def _add_scenes(root: Path, params: Params) -> None:
     from flowsight.systems.background import networks as scene_networks
     from flowsight.systems.background.sequences import network_input
 
-    block, image = params.scenes_block(), soft_picture(32, 44, 9)[None]
+    block, image = params.system("background"), soft_picture(32, 44, 9)[None]
     for name, row in block.rows.items():
         network = scene_networks.build(row).eval()
         place = image[0] if row.input.background_frames else None
@@ -138,7 +141,7 @@ def _add_scenes(root: Path, params: Params) -> None:
             logits, _ = network(x[None])
             network.dense.bias -= logits[0, -1].median()
         checkpoint.save(
-            network.state_dict(), root / f"checkpoints/{block.name}/{name}-both/model.pt"
+            network.state_dict(), root / f"checkpoints/{params.scenes.name}/{name}-both/model.pt"
         )
 
 

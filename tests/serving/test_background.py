@@ -91,7 +91,7 @@ def test_equals_the_stage(tree: Path, data: Path, served_root: Path, over_scenes
     params = config.load(tree / "params.yaml")
     video = videos.open_video(data, VIDEO)
     predict.predict(
-        row=params.scenes_block().row(ROW), videos=[video], trained_on=[VIDEO],
+        row=params.system("background").row(ROW), videos=[video], trained_on=[VIDEO],
         checkpoint_dir=tree / f"checkpoints/sample_scenes/{ROW}-both", threads=params.threads,
         out=tmp_path / "found",
     )  # fmt: skip

@@ -7,15 +7,20 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
 from flowsight.errors import InputError
 from flowsight.nn import checkpoint
+from flowsight.params import schema
 from flowsight.serving.bundle import load_bundle, write_bundle
+from flowsight.serving.prediction import predict_video
 
-from .conftest import CLASSES, lock
+from .conftest import CLASSES, lock, soft_picture
 
 NAMES = ("spatial", "temporal")
 
@@ -64,7 +69,7 @@ def test_loads(folder: Path) -> None:
     assert loaded.served.weight == 0.35
     assert loaded.frames.size == (72, 54)
     for name, stream in loaded.served.streams.items():
-        assert stream.row.maps == {"spatial": "temporal", "temporal": "spatial"}[name]
+        assert stream.row.start.maps == {"spatial": "temporal", "temporal": "spatial"}[name]
         assert not stream.phase2.training and not stream.attention.training
 
 
@@ -191,7 +196,7 @@ def test_reads_no_file_beside_the_bundle(broken: Path) -> None:
         (lambda d: d["streams"].update(spatial="other"), "whole description"),
         (lambda d: d["fusion"].update(value=1.5), "whole description"),
         (lambda d: d["fusion"].update(value=None), "whole description"),
-        (lambda d: d.update(format=2), "format 1"),
+        (lambda d: d.update(format=3), "format 2 or 1"),
         (lambda d: d["rows"]["spatial"].pop("network"), r"rows.spatial.network"),
         (lambda d: d["flow"].update(backend="auto"), "backend must be one of"),
     ],
@@ -210,3 +215,117 @@ def test_refuses_what_is_no_bundle(broken: Path, tmp_path: Path) -> None:
         load_bundle(broken)
     with pytest.raises(InputError, match=r"found no model.json"):
         load_bundle(tmp_path / "nowhere")
+
+
+# format 1, as the versions before rows had five blocks wrote it -----------------------------------
+
+
+def old_clip_row(system: str, row: dict) -> dict:
+    start = row["start"]
+    return {
+        "system": system,
+        "model": system,
+        "task": "classification",
+        "init": start["init"],
+        "maps": start["maps"],
+        "map_control": start["map_control"],
+        "explains": start["explains"],
+        "network": {**row["network"], "weights": start["weights"]},
+        "input": row["input"],
+        "train": {name: value for name, value in row["train"].items() if name != "loss"},
+        "test": row["test"],
+    }
+
+
+def old_image_row(row: dict) -> dict:
+    start = row["start"]
+    return {
+        "model": "saliency",
+        "task": "saliency",
+        "init": start["init"],
+        "slim": start["slim"],
+        "experiment": "f",
+        "network": {**row["network"], "weights": start["weights"]},
+        "input": row["input"],
+        "loss": row["train"]["loss"],
+        "train": {name: value for name, value in row["train"].items() if name != "loss"},
+    }
+
+
+def old_scene_row(row: dict) -> dict:
+    return {
+        "model": "background",
+        "task": "segmentation",
+        "network": row["network"],
+        "input": row["input"],
+        "train": row["train"],
+        "threshold": row["test"]["threshold"],
+    }
+
+
+OLD_ROW: dict[str, Callable[[dict], dict]] = {
+    "two_stream": lambda row: old_clip_row("two_stream", row),
+    "residual3d": lambda row: old_clip_row("residual3d", row),
+    "saliency": old_image_row,
+    "background": old_scene_row,
+}
+BUNDLES = {
+    "two_stream": "folder",
+    "residual3d": "clips_folder",
+    "saliency": "images_folder",
+    "background": "scenes_folder",
+}
+
+
+def answers(found: Any) -> list[np.ndarray]:
+    """All numbers of a prediction, whichever system made it."""
+    if hasattr(found, "logits"):
+        maps = [found.attention[name] for name in sorted(found.attention)]
+        return [*(found.logits[name] for name in sorted(found.logits)), *maps]
+    if hasattr(found, "levels"):
+        return [found.mask, found.levels]
+    return [np.array(found.shares), *(np.frombuffer(mask, np.uint8) for mask in found.masks)]
+
+
+@pytest.mark.parametrize("system", BUNDLES)
+def test_reads_what_format_1_wrote(
+    system: str, videos: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    new = request.getfixturevalue(BUNDLES[system])
+    old = Path(shutil.copytree(new, tmp_path / "old"))
+
+    def rewrite(described: dict) -> None:
+        described["format"] = 1
+        described["rows"] = {n: OLD_ROW[system](row) for n, row in described["rows"].items()}
+
+    describe(old, rewrite)
+    written = json.loads((old / "model.json").read_text())
+    assert all("start" not in row and "model" in row for row in written["rows"].values())
+    before, after = load_bundle(new, device="cpu"), load_bundle(old, device="cpu")
+    kind, names = before.system.ROW, before.description["rows"]
+    assert list(names) == list(after.description["rows"]) == list(written["rows"])
+    assert rows_of(after) == rows_of(before)
+    assert all(isinstance(row, kind) for row in rows_of(after).values())
+    source = videos / "walk.avi"
+    if system == "saliency":
+        source = tmp_path / "spots.png"
+        cv2.imwrite(str(source), soft_picture(40, 70, 1))
+    expected, found = (predict_video(b, source, attention=True) for b in (before, after))
+    assert len(answers(expected)) >= 2
+    for one, other in zip(answers(expected), answers(found), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def rows_of(loaded: Any) -> dict[str, Any]:
+    """The rows of a bundle as its system reads them."""
+    kind, rows = loaded.system.ROW, loaded.description["rows"]
+    return {name: schema.read(kind, row, f"rows.{name}") for name, row in rows.items()}
+
+
+@pytest.mark.parametrize("found", [0, 3, "1", None])
+def test_refuses_any_other_format_in_one_line(found: object, broken: Path) -> None:
+    describe(broken, lambda d: d.update(format=found))
+    with pytest.raises(InputError, match=r"expected a model of format 2 or 1 in") as error:
+        load_bundle(broken)
+    assert f"got {found!r}; use the flowsight version that wrote it" in str(error.value)
+    assert "\n" not in str(error.value)

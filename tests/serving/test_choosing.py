@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def composed(folder: Path, *overrides: str) -> Params:
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_study_does_not_change_what_is_served(tmp_path: Path, study: str) -> None:
     params = composed(tmp_path, f"study={study}")
-    name, fusion = choosing.served_fusion(params, "two_stream")
+    name, fusion = choosing.served_fusion(params)
     assert (name, fusion.spatial) == ("attention", "spatial_attended")
     # the first of each kind, also of slimmed rows and of those with a median; a study's come behind
     assert (saliency.served_row(params), serve.served_row(params)) == (
@@ -41,19 +42,23 @@ def test_a_study_does_not_change_what_is_served(tmp_path: Path, study: str) -> N
 
 def test_other_families_and_flow_stand_behind_the_papers_network(tmp_path: Path) -> None:
     params = composed(tmp_path, "recipe=paper")
-    rows = params.rows_of("residual3d")
+    rows = params.system("residual3d").rows
     assert rows["resnet3d_attention_flow"].network.attention and rows["densenet3d_attention"]
     assert residual3d.served_row(params) == "resnet3d_attention"
 
 
 def with_rows(**rows: RowParams) -> Params:
     params = config.load(ROOT / "params.yaml")
-    others = {name: row for name, row in params.rows.items() if row.system != "residual3d"}
-    return dataclasses.replace(params, rows=others | rows, systems=params.systems[: 1 + bool(rows)])
+    return with_block(params, "residual3d", rows=rows)
+
+
+def with_block(params: Params, system: str, **changes: Any) -> Params:
+    block = dataclasses.replace(params.system(system), **changes)
+    return dataclasses.replace(params, systems={**params.systems, system: block})
 
 
 def test_what_is_served_of_other_rows() -> None:
-    rows = config.load(ROOT / "params.yaml").rows
+    rows = config.load(ROOT / "params.yaml").system("residual3d").rows
     plain, attended = rows["resnet3d"], rows["resnet3d_attention"]
     flow = dataclasses.replace(
         attended, input=dataclasses.replace(attended.input, modality="flow", stack_length=1)
@@ -72,18 +77,18 @@ def test_what_is_served_can_be_named(tmp_path: Path) -> None:
         "saliency": "fcn",
         "background": "recurrent",
     }
-    params = composed(tmp_path, *(f"serve.{system}={row}" for system, row in named.items()))
-    assert choosing.served_fusion(params, "two_stream")[0] == "attention"
+    params = composed(tmp_path, *(f"systems.{system}.serve={row}" for system, row in named.items()))
+    assert choosing.served_fusion(params)[0] == "attention"
     assert residual3d.served_row(params) == "resnet3d"
     assert saliency.served_row(params) == "fcn"
     assert serve.served_row(params) == "recurrent"
-    wrong = dataclasses.replace(params, serve=config.ServeParams(two_stream="two_stream"))
+    wrong = with_block(params, "two_stream", serve="two_stream")
     with pytest.raises(
-        InputError, match=r"serve\.two_stream as one of attention, got 'two_stream'"
+        InputError, match=r"two_stream\.serve as one of attention, got 'two_stream'"
     ):
-        choosing.served_fusion(wrong, "two_stream")
-    wrong = dataclasses.replace(params, serve=config.ServeParams(background="fcn"))
+        choosing.served_fusion(wrong)
+    wrong = with_block(params, "background", serve="fcn")
     with pytest.raises(
-        InputError, match=r"serve\.background as one of recurrent, recurrent_median"
+        InputError, match=r"background\.serve as one of recurrent, recurrent_median"
     ):
         serve.served_row(wrong)

@@ -90,7 +90,7 @@ def test_a_film_without_attention(
     work = Path(shutil.copytree(tree, tmp_path / "work"))
     yaml = YAML()
     values = yaml.load(work / "params.yaml")
-    del values["rows"]["resnet3d_attention"]
+    del values["systems"]["residual3d"]["rows"]["resnet3d_attention"]
     yaml.dump(values, work / "params.yaml")
     monkeypatch.chdir(work)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -152,7 +152,8 @@ def test_overlays_of_several(command: Any, folder: Path, videos: Path, tmp_path:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--overlay", "film.mov"], "ending with .webm, .mp4, .avi"),
+        (["--system", "two_stream", "--overlay", "film.mov"], "ending with .webm, .mp4, .avi"),
+        ([], "expected --system NAME (background, residual3d, saliency, two_stream) or --model"),
         (["--model", "nowhere"], "expected a folder or models:/NAME@ALIAS"),
         (["--model", "{root}"], "expected a bundle of flowsight"),
         (["--model", "models:/two_stream@champion"], "no registry at"),
@@ -246,7 +247,7 @@ def test_the_champion_of_a_registry(
     client = mlflow.MlflowClient()
     version = logged.registered_model_version
     client.set_registered_model_alias("two_stream", "champion", version)
-    code, out, err = command("predict", videos / "walk.avi", "--json")
+    code, out, err = command("predict", videos / "walk.avi", "--system", "two_stream", "--json")
     assert code == 0 and "working tree" not in err
     expected = prediction.predict_video(system, videos / "walk.avi")
     np.testing.assert_allclose(json.loads(out)[0]["scores"][0], expected.top(1)[0][1], atol=1e-5)
@@ -259,7 +260,7 @@ def test_a_registry_that_is_away(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.chdir(tmp_path)
-    code, _, err = command("predict", videos / "walk.avi")
+    code, _, err = command("predict", videos / "walk.avi", "--system", "two_stream")
     assert code == 75
     assert "expected the registry at http://127.0.0.1:9 to answer" in err
     assert "Traceback" not in err
@@ -309,5 +310,5 @@ def test_scenes(command: Any, scenes_folder: Path, over_scenes: Bundle, videos: 
 def test_masks_of_classes(command: Any, clips_folder: Path, videos: Path, tmp_path: Path) -> None:
     options = ("--model", clips_folder, "--masks", tmp_path / "found")
     code, _, err = command("predict", videos / "walk.avi", *options)
-    assert code == 2 and "a model of saliency or background for --masks, got residual3d" in err
+    assert code == 2 and "a model that finds masks for --masks, got residual3d" in err
     assert not (tmp_path / "found").exists()

@@ -21,7 +21,7 @@ from flowsight.serving.bundle import Bundle
 from flowsight.serving.memory import Limits
 from flowsight.serving.prediction import predict_video, predict_videos
 from flowsight.serving.result import Prediction
-from flowsight.systems.two_stream import served
+from flowsight.systems.two_stream import network, served
 from flowsight.systems.two_stream.maps import extraction
 from flowsight.video import pack
 from flowsight.video.decode import UnreadableVideo
@@ -57,6 +57,7 @@ def stages(tree: Path, video: Path, system: Bundle, work: Path) -> dict[str, np.
     probs = {}
     for name, stream in system.served.streams.items():
         table = scores.predict(
+            model=network,
             row=stream.row,
             params=params,
             manifest=manifest,

@@ -27,7 +27,7 @@ from flowsight.serving.memory import Limits
 from flowsight.serving.prediction import check_attention, predict_video, predict_videos
 from flowsight.serving.result import Prediction
 from flowsight.serving.settings import Settings
-from flowsight.systems.residual3d import spatial_maps
+from flowsight.systems.residual3d import network, spatial_maps
 from flowsight.video import pack
 from flowsight.video.decode import UnreadableVideo
 
@@ -42,10 +42,10 @@ def tree_with(target: Path, tree: Path, change: Callable[[dict], None]) -> Path:
     root = Path(shutil.copytree(tree, target))
     yaml = YAML()
     values = yaml.load(root / "params.yaml")
-    change(values["rows"])
+    change(values["systems"]["residual3d"]["rows"])
     yaml.dump(values, root / "params.yaml")
     params = config.load(root / "params.yaml")
-    for name in params.rows_of("residual3d"):
+    for name in params.system("residual3d").rows:
         if not (root / f"checkpoints/sample/{name}-1").exists():
             add_network(root, params, name)
     lock(root)
@@ -100,7 +100,14 @@ def stages(tree: Path, video: Path, name: str, work: Path) -> tuple[np.ndarray, 
     (work / "1.csv").write_text("clip_id,subset\nRun/clip,test\n")
     where = {"manifest": manifest, "split": work / "1.csv", "packs": work / "packs"}
     checkpoint = tree / f"checkpoints/sample/{name}-1"
-    table = scores.predict(row=row, params=params, checkpoint_dir=checkpoint, device="cpu", **where)
+    table = scores.predict(
+        model=network,
+        row=row,
+        params=params,
+        checkpoint_dir=checkpoint,
+        device="cpu",
+        **where,
+    )
     spatial_maps.extract(
         name=name, row=row, checkpoint=checkpoint, out=work / "maps", threads=1, **where
     )

@@ -74,7 +74,7 @@ def test_equals_the_stage(tree: Path, raw: Path, over_images: Bundle, tmp_path: 
         max_quarantined=0.0,
     )  # fmt: skip
     predict.predict(
-        ROW, images=params.saliency(), raw=clean, pairs=tmp_path / "pairs", split="1",
+        ROW, block=params.system("saliency"), raw=clean, pairs=tmp_path / "pairs", split="1",
         checkpoint=tree / f"checkpoints/sample_images/{ROW}-1", threads=params.threads,
         out=tmp_path / "counts.parquet", maps=tmp_path / "maps.zip", device="cpu",
     )  # fmt: skip
@@ -115,7 +115,7 @@ def test_another_row_is_served_where_it_is_named(tree: Path, tmp_path: Path) -> 
     values = yaml.load(root / "params.yaml")
 
     def serve(row: str) -> None:
-        values["serve"]["saliency"] = row
+        values["systems"]["saliency"]["serve"] = row
         yaml.dump(values, root / "params.yaml")
 
     serve("fcn")
@@ -124,7 +124,7 @@ def test_another_row_is_served_where_it_is_named(tree: Path, tmp_path: Path) -> 
     assert saliency.tags(described)["plan"] == "nothing cut"
     bundle.load_bundle(tmp_path / "base", device="cpu")
     serve("fnc")
-    with pytest.raises(InputError, match=r"serve.saliency as one of fcn, fcn_f, got 'fnc'"):
+    with pytest.raises(InputError, match=r"saliency\.serve as one of fcn, fcn_f, got 'fnc'"):
         bundle.write_bundle("saliency", tmp_path / "none", root=root)
 
 

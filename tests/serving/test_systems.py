@@ -17,10 +17,7 @@ KINDS = {"string", "double", "long", "string[]", "double[]", "any"}
 
 
 def test_names_are_those_of_the_modules() -> None:
-    assert (
-        contract.names() == ["background", "residual3d", "saliency", "two_stream"]
-        and contract.DEFAULT in contract.names()
-    )
+    assert contract.names() == ["background", "residual3d", "saliency", "two_stream"]
     with pytest.raises(InputError, match="got 'two_steam'; did you mean 'two_stream'"):
         contract.find("two_steam")
     with pytest.raises(InputError, match=r"got '\.\./two_stream'"):

@@ -30,6 +30,9 @@ from flowsight.video import pack
 if TYPE_CHECKING:
     from flowsight.training.batches import EpochBatches
 
+UNKNOWN = -1
+"""Label of clips whose class must not be used."""
+
 
 @dataclass(frozen=True)
 class Clip:

@@ -37,10 +37,10 @@ def stage(system: str) -> str:
 def reads(system: str, params: Params) -> list[str]:
     """Checkpoints, results, splits, manifest and the three validations."""
     data = params.dataset.name
-    own = params.rows_of(system)
-    names = [name for name, row in own.items() if row.explains is None]
-    maps = {row.maps for row in own.values() if row.maps}
-    names += [f"attention-{name}" for name in params.rows if name in maps]
+    own = params.system(system).rows
+    names = [name for name, row in own.items() if row.start.explains is None]
+    maps = {row.start.maps for row in own.values() if row.start.maps}
+    names += [f"attention-{name}" for name in own if name in maps]
     return [
         *(f"checkpoints/{data}/{name}-{split}" for name in names for split in params.splits.ids),
         f"results/{system}",

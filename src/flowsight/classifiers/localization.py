@@ -160,12 +160,12 @@ def shown_maps(rows: Sequence[str], params: Params) -> dict[str, Shown]:
         params: all parameters.
     """
     named = {name: params.row(name) for name in rows}
-    sources = dict.fromkeys(row.maps for row in named.values() if row.maps is not None)
+    sources = dict.fromkeys(row.start.maps for row in named.values() if row.start.maps is not None)
     own = {source: Shown(row=source) for source in sources}
     controls = {
-        name: Shown(row=row.maps, control=row.map_control)
+        name: Shown(row=row.start.maps, control=row.start.map_control)
         for name, row in named.items()
-        if row.maps is not None and row.map_control is not None
+        if row.start.maps is not None and row.start.map_control is not None
     }
     return own | controls
 

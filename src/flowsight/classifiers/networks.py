@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -22,12 +21,16 @@ _WIDE = 32
 
 
 def build(
-    row: RowParams, num_classes: int, pretrained: Mapping[str, Tensor] | None = None
+    model: ModuleType,
+    row: RowParams,
+    num_classes: int,
+    pretrained: Mapping[str, Tensor] | None = None,
 ) -> nn.Module:
     """The row's network, untrained or with pretrained weights.
 
     Args:
-        row: `row.model` is the system of `flowsight.systems` whose network it is; builds it.
+        model: the system's `network`.
+        row: `network` and `input` are read.
         num_classes: K.
         pretrained: weights of the backbone as `pretrained_weights` gives them.
 
@@ -35,19 +38,10 @@ def build(
         (B, C, H, W), or (B, C, T, H, W) for clips -> logits (B, K).
 
     Raises:
-        InputError: no such model, a target layer it does not have, or weights that do not fit.
+        InputError: a target layer it does not have, or weights that do not fit.
     """
     from flowsight.nn.backbone import check_layers
 
-    try:
-        model = importlib.import_module(f"flowsight.systems.{row.model}.network")
-    except ModuleNotFoundError as error:
-        if not f"flowsight.systems.{row.model}.network".startswith(str(error.name)):
-            raise
-        raise InputError(
-            f"expected the name of a module in src/flowsight/systems, got {row.model!r} in the "
-            "row's `model`"
-        ) from None
     if row.input.clip_length is not None:
         return _build_over_time(model, row, num_classes, pretrained)
     network: nn.Module = model.build(
@@ -84,7 +78,7 @@ def memory_format(network: nn.Module) -> torch.memory_format:
     """The layout of weights and inputs in which a network is fastest: channels last.
 
     But not for wide networks over time on CPUs, which lose a quarter of their speed by it, where
-    narrow ones double it (`benchmarks/residual3d.py`).
+    narrow ones double it (measured by a benchmark).
     """
     import torch
 
@@ -98,16 +92,16 @@ def memory_format(network: nn.Module) -> torch.memory_format:
 
 
 def pretrained_weights(row: RowParams, folder: Path = WEIGHTS) -> dict[str, Tensor] | None:
-    """The weights that `network.weights` names: none, torchvision's own or a file.
+    """The weights that `start.weights` names: none, torchvision's own or a file.
 
     Args:
-        row: `row.network.weights` is null, `imagenet` or a file name.
+        row: `row.start.weights` is null, `imagenet` or a file name.
         folder: where weight files lie.
 
     Raises:
         InputError: no such file, or not a state dict.
     """
-    return named_weights(row.network.weights, row.network.backbone, folder)
+    return named_weights(row.start.weights, row.network.backbone, folder)
 
 
 def named_weights(

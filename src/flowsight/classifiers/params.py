@@ -34,8 +34,6 @@ class NetworkParams:
 
     backbone: str
     """`tiny` or a classifier of torchvision; for clips one of its network's BACKBONES."""
-    weights: str | None
-    """null, `imagenet` (torchvision's own) or a file below `data/weights`."""
     dropout: float
     map_channel: bool
     """Whether the other stream's attention map is an input channel."""
@@ -86,17 +84,14 @@ class ExplainsParams:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowParams:
-    """One trained network: a row of the parameters."""
+class StartParams:
+    """What a network starts from, and whose maps it sees."""
 
-    system: str
-    model: str
-    """System whose `network` it is."""
-    task: str
-    """What it learns."""
-    init: str | None
+    weights: str | None = None
+    """null, `imagenet` (torchvision's own) or a file below `data/weights`."""
+    init: str | None = None
     """Row whose checkpoint training goes on from."""
-    maps: str | None
+    maps: str | None = None
     """Row whose attention maps are the map channel; null: the constant."""
     map_control: str | None = None
     """What stands in for a clip's own maps, in training and in test: `shuffled` (those of a clip of
@@ -104,19 +99,48 @@ class RowParams:
     explain nothing."""
     explains: ExplainsParams | None = None
     """Set: the row only makes maps, of another row's network; null: a network of its own."""
-    network: NetworkParams
-    input: InputParams
-    train: TrainParams
-    test: TestParams
 
     def __post_init__(self) -> None:
-        check(self.maps is None or self.network.map_channel, "maps need network.map_channel")
-        clips = self.input.clip_length is not None
-        check(not (clips and self.network.map_channel), "clips have no map_channel")
-        check(clips or self.network.attention is None, "network.attention needs input.clip_length")
         if self.map_control is not None:
             check_choice("map_control", self.map_control, ("shuffled", "constant"))
             check(self.maps is not None, "map_control needs maps to stand in for")
         if self.explains is not None:
             own = self.init is None and self.maps is None
             check(own, "a row that explains another one trains nothing: init and maps must be null")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowParams:
+    """One trained network: a row of the parameters."""
+
+    start: StartParams
+    network: NetworkParams
+    input: InputParams
+    train: TrainParams
+    test: TestParams
+
+    def __post_init__(self) -> None:
+        maps = self.start.maps is None or self.network.map_channel
+        check(maps, "start.maps need network.map_channel")
+        clips = self.input.clip_length is not None
+        check(not (clips and self.network.map_channel), "clips have no map_channel")
+        check(clips or self.network.attention is None, "network.attention needs input.clip_length")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateParams:
+    """From predictions to numbers."""
+
+    bootstrap_samples: int
+    """Clip resamples behind a confidence interval; 0: none."""
+    confidence: float
+    """Level of the interval."""
+    num_overlays: int
+    """Test clips drawn with their maps."""
+    localization_frames: int
+    """Frames of a clip, evenly drawn, that are scored against the true masks."""
+
+    def __post_init__(self) -> None:
+        check(self.bootstrap_samples >= 0, "bootstrap_samples must not be negative")
+        check(0 < self.confidence < 1, "confidence must be in (0, 1)")
+        check(self.localization_frames >= 1, "localization_frames must be at least 1")

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +38,7 @@ _CHUNK = 50
 
 def predict(
     *,
+    model: ModuleType,
     row: RowParams,
     params: Params,
     manifest: Path,
@@ -49,6 +51,7 @@ def predict(
     """Logits of a split's validation and test clips.
 
     Args:
+        model: the system's `network`.
         row: network, input and views.
         params: `threads` is read.
         manifest, split, packs, maps: see `batches.clips.load_clips`.
@@ -64,11 +67,11 @@ def predict(
         InputError: no such clips, a checkpoint of another network, logits that are not finite.
         ResourceError: the GPU's memory does not hold a chunk of views.
     """
-    clips, classes = load_clips(manifest, split, packs, maps, map_control=row.map_control)
+    clips, classes = load_clips(manifest, split, packs, maps, map_control=row.start.map_control)
     wanted = sorted((c for c in clips if c.subset in SUBSETS), key=lambda clip: clip.clip_id)
     if not wanted:
         raise InputError(f"expected validation or test clips in {split}, found none")
-    network = networks.build(row, len(classes))
+    network = networks.build(model, row, len(classes))
     checkpoint.restore(network, checkpoint_dir / "model.pt")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = network.to(where).to(memory_format=networks.memory_format(network)).eval()

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from flowsight.serving.result import Update
 
 
-def data(params: Params) -> Data:
-    """The data set of clips, its splits, and all rows: those of one stream may be the other's."""
-    return Data(params.dataset.name, params.splits.ids, params.rows)
+def data(params: Params, system: str) -> Data:
+    """The data set of clips, its splits, and the system's rows."""
+    return Data(params.dataset.name, params.splits.ids, params.system(system).rows)
 
 
 def described(params: Params, root: Path) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from typing import cast
 
 import numpy as np
 
-from flowsight.batches.clips import Clip, timeline
+from flowsight.batches.clips import UNKNOWN, Clip, timeline
 from flowsight.batches.sampling import stack_indices
 from flowsight.classifiers import scores
 from flowsight.classifiers.params import RowParams
@@ -17,7 +17,6 @@ from flowsight.errors import InputError
 from flowsight.serving import memory
 from flowsight.serving.memory import ClipInMemory
 from flowsight.serving.result import Bytes
-from flowsight.systems.two_stream.maps.extraction import UNKNOWN
 
 
 def with_views(row: RowParams, num_views: int | None, num_crops: int | None) -> RowParams:

@@ -59,10 +59,8 @@ def forget(place: Workplace, run_id: str, stage: str) -> None:
 def _own(stage: dvc_yaml.Stage, tree: Path) -> int:
     params: Any = dvc_yaml.read_yaml(tree / "params.yaml")
     try:
-        scenes = {"train_scenes": params.get("scene_instances", {}).get("train", {})}
-        row = {**params["instances"], **scenes}[stage.group][stage.key]["row"]
-        blocks = (params.get("images") or {}, params.get("scenes") or {})
-        rows = params["rows"] | {k: v for block in blocks for k, v in block["rows"].items()}
+        row = params["instances"][stage.group][stage.key]["row"]
+        rows = {k: v for block in params["systems"].values() for k, v in block["rows"].items()}
         return int(rows[row]["train"]["batch_size"])
     except (KeyError, TypeError, ValueError):
         return 16

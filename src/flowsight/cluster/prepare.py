@@ -16,6 +16,7 @@ from flowsight.errors import FlowsightError, InputError
 from flowsight.pipeline import dvc_yaml, running
 
 _MARK = "Flowsight-Prepared"
+_SYSTEM = re.compile(r"(\+\+|~)systems\.(?P<system>[^.=]+)(?P<rest>[^=]*)")
 _GROUP = re.compile(r"[+~]*(dataset|recipe)=\S+")
 
 
@@ -132,13 +133,31 @@ def _compose(place: Workplace, tree: Path, settings: Sequence[str]) -> None:
     else:
         _run_compose(place, tree, base)
         fresh = dvc_yaml.read_yaml(tree / "params.yaml")
-        overrides = [*base, *_differences(fresh, committed), *given]
+        changed = _of_chosen(_differences(fresh, committed), given)
+        overrides = [*base, *changed, *given]
     _run_compose(place, tree, overrides)
 
 
 def _given(settings: Sequence[str]) -> list[str]:
     """The settings as overrides: `systems=a,b` is a list without brackets, for a form's sake."""
     return [re.sub(r"^systems=\[?([^\[\]]*)\]?$", r"systems=[\1]", setting) for setting in settings]
+
+
+def _of_chosen(changed: Sequence[str], given: Sequence[str]) -> list[str]:
+    """Without what is committed of systems that the run leaves out."""
+    named = [setting.partition("=")[2] for setting in given if setting.startswith("systems=")]
+    if not named:
+        return list(changed)
+    chosen = named[-1].strip("[]").split(",")
+
+    def counts(override: str) -> bool:
+        place = _SYSTEM.match(override)
+        if place is None:
+            return True
+        is_whole_system = place["rest"] == ""
+        return place["system"] in chosen and not (override.startswith("~") and is_whole_system)
+
+    return [override for override in changed if counts(override)]
 
 
 def _groups_of(params: Any, tree: Path) -> list[str]:

@@ -111,11 +111,11 @@ def at(
     context: typer.Context,
     rev: Annotated[str, typer.Argument(help="Branch, tag or commit of FLOWSIGHT_REPO.")],
 ) -> None:
-    """Run another command of flowsight in a work tree at REV: at main promote two_stream."""
+    """Run another command of flowsight in a work tree at REV: at main promote SYSTEM."""
     from flowsight.cluster import at_revision, workplace
     from flowsight.errors import InputError
 
     if not context.args:
-        raise InputError("expected a command after REV, as `flowsight at main promote two_stream`")
+        raise InputError("expected a command after REV, as `flowsight at main promote SYSTEM`")
     code = at_revision.run_at(workplace.from_environment(), rev, context.args)
     raise typer.Exit(code)

@@ -10,7 +10,7 @@ import typer
 
 from flowsight.errors import InputError
 
-Model = Annotated[str, typer.Argument(help="Registered model: a system's name, as two_stream.")]
+Model = Annotated[str, typer.Argument(help="Registered model: a system's name.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def register_model(
-    system: Annotated[str, typer.Argument(help="System of params.yaml, as two_stream.")],
+    system: Annotated[str, typer.Argument(help="System of params.yaml.")],
     rev: Annotated[
         str | None, typer.Option(help="Branch, tag or commit; default: the working tree.")
     ] = None,
@@ -89,7 +89,7 @@ def lineage(
     reference: Annotated[
         str,
         typer.Argument(
-            help="models:/two_stream@champion, models:/two_stream/3, a run's id, a checkpoint's "
+            help="models:/SYSTEM@champion, models:/SYSTEM/3, a run's id, a checkpoint's "
             "path, a commit, a hash of DVC, a clip as <label>/<stem>, an image or a video."
         ),
     ],
@@ -104,7 +104,7 @@ def lineage(
 
 
 def reproduce(
-    reference: Annotated[str, typer.Argument(help="models:/two_stream@champion, ...")],
+    reference: Annotated[str, typer.Argument(help="models:/SYSTEM@champion, ...")],
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Run every command again (hours for a large one).")
     ] = False,

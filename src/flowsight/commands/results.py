@@ -28,8 +28,8 @@ def summarize(
     """Accuracies, paired differences and map scores over runs of the same clips (seeds), as
     Markdown, in %.
     """
+    from flowsight.classifiers import several_figures, several_runs
     from flowsight.metrics.bootstrap import Resampling
-    from flowsight.systems.two_stream import several_figures, several_runs
 
     folders = {name: Path(folder) for name, folder in (_halves(run, "=") for run in runs)}
     if len(folders) < len(runs):

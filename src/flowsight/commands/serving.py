@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 def predict(
     videos: Annotated[
-        list[str], typer.Argument(help="Videos of any format OpenCV reads; for saliency images.")
+        list[str], typer.Argument(help="Videos of any format OpenCV reads, or images.")
     ],
     model: Annotated[
         str | None,
@@ -23,7 +23,7 @@ def predict(
     ] = None,
     system: Annotated[
         str | None,
-        typer.Option(help="two_stream, residual3d, background or saliency; default: the model's."),
+        typer.Option(help="Whose champion; default: the model's, or the first of params.yaml."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,

@@ -1,10 +1,11 @@
-"""The data a pipeline starts from: data set, rendered sample, frames, flow, splits."""
+"""The data a pipeline starts from: clips, scenes, images, the rendered sample."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
+from flowsight.errors import InputError
 from flowsight.params.schema import check, check_choice
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -100,3 +101,62 @@ class SplitsParams:
         check(len(self.ids) > 0, "ids must name at least one split")
         check(len(set(self.ids)) == len(self.ids), f"ids repeat: {', '.join(self.ids)}")
         check(0 <= self.val_share < 1, "val_share must be in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenesParams:
+    """Videos of static cameras."""
+
+    name: str
+    """Folder below `data/raw`; also part of every output's path."""
+    videos: tuple[str, ...]
+    """`<category>/<name>`; every network is tested on all of them."""
+    splits: dict[str, tuple[str, ...]]
+    """Name -> videos whose first half of the truth trains; the others are unseen scenes."""
+
+    def __post_init__(self) -> None:
+        check(bool(_NAME.fullmatch(self.name)), f"name {self.name!r} is not a folder name")
+        check(len(self.videos) > 0, "videos must name at least one")
+        check(len(set(self.videos)) == len(self.videos), "videos repeat")
+        check(len(self.splits) > 0, "splits must name at least one")
+        for name, videos in self.splits.items():
+            check(bool(_NAME.fullmatch(name)), f"{name!r} is not a file name")
+            known = videos and set(videos) <= set(self.videos)
+            check(bool(known), f"splits.{name} must name some of scenes.videos, got {videos}")
+
+    def trained_on(self, split_id: str) -> tuple[str, ...]:
+        """Videos whose first half of the truth trains the networks of a split.
+
+        Raises:
+            InputError: there is no such split.
+        """
+        if split_id not in self.splits:
+            known = ", ".join(self.splits)
+            raise InputError(f"no split {split_id!r} in scenes.splits; splits: {known}")
+        return self.splits[split_id]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagesParams:
+    """Pairs of images and masks."""
+
+    name: str
+    """Folder below `data/raw`; also part of every output's path."""
+    split_ids: tuple[str, ...]
+    """Each name is another division of the pairs, drawn with the seed."""
+    test_share: float
+    """Of all pairs."""
+    val_share: float
+    """Of the pairs that do not test."""
+    max_quarantined: float
+    """Share of the pairs that may be refused before the run stops."""
+
+    def __post_init__(self) -> None:
+        check(bool(_NAME.fullmatch(self.name)), f"name {self.name!r} is not a folder name")
+        check(len(self.split_ids) > 0, "split_ids must name at least one split")
+        check(len(set(self.split_ids)) == len(self.split_ids), "split_ids repeat")
+        for name in self.split_ids:
+            check(bool(_NAME.fullmatch(name)), f"{name!r} is not a file name")
+        check(0 < self.test_share < 1, "test_share must be in (0, 1)")
+        for share in ("val_share", "max_quarantined"):
+            check(0 <= getattr(self, share) < 1, f"{share} must be in [0, 1)")

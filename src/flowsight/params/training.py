@@ -31,6 +31,8 @@ class TrainParams:
     """Epochs without a better validation loss before stopping; null: all epochs."""
     precision: str
     devices: int
+    loss: str | None = None
+    """Of systems that have a choice; null: the only one."""
     nesterov: bool = False
     """Nesterov's momentum, for sgd."""
 

@@ -172,10 +172,7 @@ def entries(root: Path) -> dict[str, list[Path]]:
         for path in sorted(folder.glob("network*")):
             if path.stem == "network":
                 found[f"network/{folder.name}"] = [path / "__init__.py" if path.is_dir() else path]
-    found["report"] += [
-        path for name, own in found.items() if name.endswith("/report") for path in own
-    ]
-    found["report"] += sorted(package.glob("reporting/report.*"))
+    found["page"] += sorted(package.glob("reporting/report.*"))
     for path in sorted(package.glob("datasets/clips/adapters/[a-z]*.py")):
         found[f"adapter/{path.stem}"] = [path]
     for path in sorted(package.glob("flow/tvl1_*.py")):

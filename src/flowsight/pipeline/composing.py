@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from flowsight import files
+from flowsight import contract, files
 from flowsight.errors import InputError
 from flowsight.params import config
 from flowsight.params.config import Params
@@ -15,7 +15,7 @@ def compose(overrides: Sequence[str], root: Path | str = ".") -> Params:
     """Write `<root>/params.yaml` as `dvc exp run -S ...` composes it, without running.
 
     Args:
-        overrides: Hydra overrides (`dataset=weizmann`, `rows.spatial.train.lr=1e-4`).
+        overrides: Hydra overrides (`dataset=weizmann`, `systems.NAME.rows.ROW.train.lr=1e-4`).
         root: the repository.
 
     Raises:
@@ -34,7 +34,7 @@ def compose(overrides: Sequence[str], root: Path | str = ".") -> Params:
         composed = temporary.with_name(temporary.name + ".yaml")
         try:
             compose_and_dump(
-                composed, str(folder.resolve()), None, "config", str(folder), list(overrides)
+                composed, str(folder.resolve()), None, "config", str(folder), _named(overrides)
             )
             params = config.load(composed)
             composed.replace(temporary)
@@ -47,6 +47,29 @@ def compose(overrides: Sequence[str], root: Path | str = ".") -> Params:
     return params
 
 
+def _named(overrides: Sequence[str]) -> list[str]:
+    """The overrides with `systems=[a,b]` as Hydra has it: every other system is left out.
+
+    Raises:
+        InputError: an unknown system, or none.
+    """
+    found = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key != "systems":
+            found.append(override)
+            continue
+        chosen = [name.strip() for name in value.strip("[]").split(",") if name.strip()]
+        known = contract.names()
+        for name in chosen:
+            if name not in known:
+                raise InputError(f"expected systems of {', '.join(known)}, got {name!r}")
+        if not chosen:
+            raise InputError(f"expected systems of {', '.join(known)}, got none")
+        found += [f"~systems/{name}" for name in known if name not in chosen]
+    return found
+
+
 def _groups(folder: Path) -> str:
     return "groups: " + "; ".join(
         f"{group} = {', '.join(sorted(file.stem for file in (folder / group).glob('*.yaml')))}"
@@ -56,14 +79,9 @@ def _groups(folder: Path) -> str:
 
 def describe(params: Params) -> str:
     """One line a person can check before a long run."""
-    used = [name for name, row in params.rows.items() if row.system in params.systems]
-    if params.scenes is not None and config.BACKGROUND in params.systems:
-        used += [f"{name} on {params.scenes.name}" for name in params.scenes.rows]
-    images = params.images if "saliency" in params.systems else None
-    if images is not None:
-        used += list(images.rows)
+    used = [f"{name} ({', '.join(block.rows)})" for name, block in params.systems.items()]
     return (
-        f"dataset {params.dataset.name} (splits {', '.join(params.splits.ids)}), "
-        + (f"images {images.name}, " if images is not None else "")
-        + f"recipe {params.recipe}, rows {', '.join(used)}, seed {params.seed}"
+        f"clips {params.dataset.name} (splits {', '.join(params.splits.ids)}), images "
+        f"{params.images.name}, scenes {params.scenes.name}, recipe {params.recipe}, systems "
+        f"{', '.join(used)}, seed {params.seed}"
     )

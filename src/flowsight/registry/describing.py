@@ -75,7 +75,7 @@ def candidate(
             **_numbers(per_split, chosen, split, kind.tagged),
             "size_bytes": str(sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())),
         },
-        params={name: v for name, v in asdict(params).items() if not name.endswith("instances")},
+        params={name: v for name, v in asdict(params).items() if name != "instances"},
         metrics=_metrics(results / "metrics.json", per_split, list(chosen), kind),
         items=subject.items(root, params, split),
         scores=subject.scores(root, bundle),

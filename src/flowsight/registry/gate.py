@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowsight.params.config import PromotionParams
+from flowsight.params.promotion import PromotionParams
 from flowsight.registry import comparing
 from flowsight.registry.comparing import Blocks
 from flowsight.registry.evidence import Evidence
@@ -70,7 +70,7 @@ def judge(
     Args:
         challenger: the one that wants to serve.
         champion: the one that serves; None: only the absolute thresholds count.
-        limits: `params.promotion`.
+        limits: `promote` of the system's parameters.
         champion_scores: of all the challenger's test items; None without a champion.
         latency_sec: median seconds of the challenger for a short video or a small image; None: not
             measured.
@@ -85,11 +85,11 @@ def judge(
         _leakage(challenger, champion),
     ]
     kind = challenger.kind
-    own = comparing.blocks(challenger.scores, limits.block_frames)
+    own = comparing.blocks(challenger.scores, limits.block_items)
     theirs: Scored = {}
     if champion_scores is not None:
         same = champion_scores["item_id"].isin(set(challenger.scores["item_id"]))
-        theirs = comparing.blocks(champion_scores[same], limits.block_frames)
+        theirs = comparing.blocks(champion_scores[same], limits.block_items)
     value = comparing.measure(own)
     numbers = {kind.measure: value, f"num_{kind.units}": float(_count(own))}
     rows.append(_minimum(value, theirs, own, limits, kind))
@@ -180,7 +180,7 @@ def _count(scored: Scored) -> int:
 def _minimum(
     value: float, theirs: Scored, own: Scored, limits: PromotionParams, kind: Kind
 ) -> Check:
-    least = getattr(limits, f"min_{kind.measure}")
+    least = limits.min_measure
     why = f"{value:.4f} on {_count(own)} {kind.units} is below {least:g}"
     champion = f"{comparing.measure(theirs):.4f}" if theirs else ""
     return Check(kind.title, f">= {least:g}", champion, f"{value:.4f}", value >= least, why)

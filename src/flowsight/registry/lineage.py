@@ -69,7 +69,7 @@ def parse(registry: Registry, reference: str) -> ModelVersion:
     if match is None:
         raise InputError(
             f"expected models:/NAME@ALIAS or models:/NAME/VERSION, got {reference!r}; for example "
-            "models:/two_stream@champion"
+            "models:/SYSTEM@champion"
         )
     return registry.version(match["name"], match["alias"] or match["number"])
 

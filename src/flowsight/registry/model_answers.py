@@ -39,7 +39,7 @@ def latency(registry: Registry, model: Evidence, times: int) -> float | None:
     if not times:
         return None
     with tempfile.TemporaryDirectory(prefix="flowsight-probe-") as name:
-        column = contract.find(model.tags.get("system", contract.DEFAULT)).INPUT
+        column = contract.find(model.tags.get("system", model.model)).INPUT
         _draw(Path(name) / _SHORT[column])
         answer = _ask(
             registry, model, Path(name), times=times, column=column, names=[_SHORT[column]],

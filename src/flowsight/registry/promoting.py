@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from flowsight.errors import GateError, InputError
 from flowsight.params import config
+from flowsight.params.promotion import PromotionParams
 from flowsight.registry import aliases as moving
 from flowsight.registry import evidence, gate, locks, model_answers, store, trail
 from flowsight.registry.evidence import Evidence
@@ -121,13 +122,14 @@ def _judge(
     repository: str,
     root: Path,
 ) -> Verdict:
-    times = 3 if params.promotion.max_latency_sec is not None else 0
+    limits: PromotionParams = params.system(challenger.tags.get("system", challenger.model)).promote
+    times = 3 if limits.max_latency_sec is not None else 0
     own = model_answers.latency(registry, challenger, times)
     scores = _champion_scores(registry, challenger, champion, root) if champion else None
     return gate.judge(
         challenger,
         champion,
-        params.promotion,
+        limits,
         champion_scores=scores,
         latency_sec=own,
         repository=repository,

@@ -27,7 +27,7 @@ class Kind:
     """How people call the numbers, and which there are."""
 
     measure: str
-    """That the gate compares; `promotion.min_<measure>` is its least value."""
+    """That the gate compares; `promote.min_measure` is its least value."""
     title: str
     """The measure's name in tables."""
     items: str

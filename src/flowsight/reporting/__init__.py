@@ -1,73 +1,105 @@
 """One self-contained HTML page of all that came out: no scripts, no outside files, no clocks.
 
-The page has one part per system (its `report.content`, which reads `results/<system>`, and its
-`report.html.j2`), then the data, then the parameters. A system without results is not shown.
+Each system makes its part (`write_part`: what its `report.content` reads, shown by its
+`report.html.j2`); the page (`write_page`) puts the parts of the systems that run together, then the
+data, then the parameters.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flowsight import contract
-from flowsight.files import atomic_dir
+from flowsight.errors import InputError
+from flowsight.files import atomic_dir, write_json
 from flowsight.params.config import Params
 from flowsight.reporting import data, formats
 
+PART, TOLD = "part.html", "part.json"
 
-def write_report(
-    *,
-    results: Path,
-    history: Path,
-    validation: Path,
-    manifest: Path,
-    params: Params,
-    out: Path,
+
+def write_part(
+    system: str, *, results: Path, history: Path, manifest: Path, params: Params, out: Path
 ) -> None:
-    """Write `out/index.html`.
+    """Write a system's part of the page, and what the page says of it (`PART`, `TOLD`).
 
     Args:
-        results: folder of `<system>/metrics.json` and what stands beside it.
-        history: folder of `<row>-<split>.csv`.
-        validation: folder of `<subject>/report.json` and `clips/status.csv`.
-        manifest: folder of `clips.csv` and `classes.csv`.
+        system: its name.
+        results: `results/<system>`.
+        history: folder of its trainings' `<row>-<split>.csv`.
+        manifest: of the clips; read by systems over clips.
         params: all parameters.
         out: folder to replace.
 
     Raises:
         InputError: a table that must be there is missing or has other columns.
     """
-    systems = [
-        {"template": f"{name}/report.html.j2"}
-        | contract.part(name, "report").content(results / name, history, manifest, params)
-        for name in params.systems
-        if (results / name / "metrics.json").is_file()
-    ]
-    page = _render(
-        {
-            "dataset": params.dataset.name,
-            "recipe": params.recipe,
-            "split_ids": params.splits.ids,
-            "systems": systems,
-            "data": data.content(manifest, validation),
-            "parameters": data.parameter_tables(params),
-        }
+    if not (results / "metrics.json").is_file():
+        raise InputError(
+            f"expected {results / 'metrics.json'}, found no such file; run the system's evaluation"
+        )
+    content = contract.part(system, "report").content(results, history, manifest, params)
+    template = _environment().get_template(f"systems/{system}/report.html.j2")
+    html = template.render(
+        system=content, split_ids=params.splits.ids, alone=len(params.systems) == 1
     )
+    told = {"id": content["id"], "title": content["title"]}
+    told |= {name: bool(content[name]) for name in ("overlays", "curves")}
+    with atomic_dir(out) as folder:
+        (folder / PART).write_text(html, encoding="utf-8", newline="\n")
+        write_json(told, folder / TOLD)
+
+
+def write_page(
+    *,
+    parts: Path,
+    params: Params,
+    out: Path,
+    manifest: Path | None = None,
+    validation: Path | None = None,
+) -> None:
+    """Write `out/index.html`.
+
+    Args:
+        parts: folder of `<system>/part.html` and `part.json`.
+        params: all parameters; the parts of their systems are shown, in their order.
+        out: folder to replace.
+        manifest: folder of the clips' `clips.csv` and `classes.csv`; None: no system sees clips.
+        validation: folder of `<subject>/report.json` and `clips/status.csv`; None as above.
+
+    Raises:
+        InputError: a part is missing.
+    """
+    clips = manifest is not None and validation is not None
+    page = _environment().get_template("reporting/report.html.j2").render(
+        dataset=params.dataset.name,
+        recipe=params.recipe,
+        split_ids=params.splits.ids,
+        systems=[_part(parts / name) for name in params.systems],
+        data=data.content(manifest, validation) if clips else None,  # type: ignore[arg-type]
+        parameters=data.parameter_tables(params),
+    )  # fmt: skip
     with atomic_dir(out) as folder:
         (folder / "index.html").write_text(page, encoding="utf-8", newline="\n")
 
 
-def _render(values: Mapping[str, Any]) -> str:
+def _part(folder: Path) -> Mapping[str, Any]:
+    from markupsafe import Markup
+
+    if not (folder / TOLD).is_file():
+        raise InputError(f"expected {folder / TOLD}, found no such file; run the stage `report`")
+    told = json.loads((folder / TOLD).read_text(encoding="utf-8"))
+    return {**told, "html": Markup((folder / PART).read_text(encoding="utf-8"))}
+
+
+def _environment() -> Any:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(
-            [
-                jinja2.PackageLoader("flowsight", "reporting"),
-                jinja2.PackageLoader("flowsight", "systems"),
-            ]
-        ),
+        loader=jinja2.PackageLoader("flowsight", ""),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -80,4 +112,4 @@ def _render(values: Mapping[str, Any]) -> str:
         "number": formats.number,
         "plural": formats.plural,
     }
-    return environment.get_template("report.html.j2").render(**values)
+    return environment

@@ -74,8 +74,8 @@ def parameter_tables(params: Params) -> dict[str, Any]:
     """
     values = dataclasses.asdict(params)
     values.pop("instances", None)
-    values.pop("scene_instances", None)
-    flat = {name: dict(_flat(row)) for name, row in values.pop("rows").items()}
+    rows = [block.pop("rows") for block in values["systems"].values()]
+    flat = {name: dict(_flat(row)) for own in rows for name, row in own.items()}
     keys = dict.fromkeys(key for row in flat.values() for key in row)
     table = []
     for key in keys:

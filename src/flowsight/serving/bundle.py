@@ -19,10 +19,10 @@ from flowsight.contract import Shelf, Source, System
 from flowsight.errors import InputError
 from flowsight.params import config, schema
 from flowsight.params.config import FlowParams, FramesParams, Params
-from flowsight.serving import origin
+from flowsight.serving import format1, origin
 from flowsight.serving.restoring import MODEL
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,7 @@ def write_bundle(
     Returns:
         What `model.json` says: format, system, dataset, recipe, split, threads, rows, files
         (network's name -> file, path, md5, sha256, stage_md5), and the system's own. Over clips:
-        classes, frames, flow; of two_stream: attention, fusion (name, method, value, source) and
-        streams (stream -> its phase-2 row); of the others: row; of saliency also plan.
+        classes, frames, flow.
 
     Raises:
         InputError: another system, no such split, a missing or stale checkpoint or result.
@@ -173,10 +172,12 @@ def _read(folder: Path) -> dict[str, Any]:
         description = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"expected JSON in {path}, got {error}") from None
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        found = description.get("format") if isinstance(description, dict) else description
+    found = description.get("format") if isinstance(description, dict) else description
+    if found == 1:
+        return format1.read(description)
+    if found != FORMAT or not isinstance(description, dict):
         raise InputError(
-            f"expected a model of format {FORMAT} in {path}, got {found!r}; "
+            f"expected a model of format {FORMAT} or 1 in {path}, got {found!r}; "
             "use the flowsight version that wrote it"
         )
     return description

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from flowsight import contract, progress
 from flowsight.errors import FlowsightError, InputError
+from flowsight.pipeline import dvc_yaml
 from flowsight.serving import bundle as bundles
 from flowsight.serving import registered
 
@@ -39,9 +40,10 @@ def predict(
         as_json: a JSON list instead of a table.
         overlay: film (of an image a picture) to write; of several files `<stem>_<file's
             stem><ending>` each.
-        system: whose champion; with a model, what it must be. None: `systems.DEFAULT`, or whatever
+        system: whose champion; with a model, what it must be. None: the first of the
+            parameters, or whatever
             the model is.
-        masks: folder for what saliency and background find: `<stem>.png`, `<stem>.zip`.
+        masks: folder for the masks that a system finds: `<stem>.png`, `<stem>.zip`.
 
     Raises:
         InputError: no such system or model, a model of another system, no maps for the film, no
@@ -49,7 +51,7 @@ def predict(
         ResourceError: the registry cannot be reached.
     """
     if overlay is not None:  # before anything is fetched
-        named = [system or contract.DEFAULT] if model is None or system else contract.names()
+        named = [system or _first()] if model is None or system else contract.names()
         _check_ending(overlay, [end for name in named for end in contract.find(name).ENDINGS])
     with tempfile.TemporaryDirectory(prefix="flowsight-model-") as scratch:
         bundle = _load(model, system, Path(scratch))
@@ -74,7 +76,7 @@ def _load(model: str | None, system: str | None, scratch: Path) -> Bundle:
     if system is not None:
         contract.find(system)
     if model is None:
-        return _champion(system or contract.DEFAULT, scratch)
+        return _champion(system or _first(), scratch)
     if model.startswith("models:/"):
         found = bundles.load_bundle(registered.fetch(model, scratch / "registered"))
     else:
@@ -83,6 +85,14 @@ def _load(model: str | None, system: str | None, scratch: Path) -> Bundle:
     if system not in (None, own):
         raise InputError(f"expected a model of {system}, got {model}, which is of {own}")
     return found
+
+
+def _first() -> str:
+    """The system that the parameters name first: whose champion predicts where nobody says."""
+    if not Path("params.yaml").is_file():
+        known = ", ".join(contract.names())
+        raise InputError(f"expected --system NAME ({known}) or --model where no params.yaml is")
+    return str(next(iter(dvc_yaml.read_yaml(Path("params.yaml"))["systems"])))
 
 
 def _champion(system: str, scratch: Path) -> Bundle:
@@ -141,7 +151,7 @@ def _check_masks(bundle: Bundle, videos: Sequence[Path], masks: Path | None) -> 
         return
     if not {"mask", "masks"} & set(bundle.system.OUTPUTS):
         own = bundle.description["system"]
-        raise InputError(f"expected a model of saliency or background for --masks, got {own}")
+        raise InputError(f"expected a model that finds masks for --masks, got {own}")
     stems = [video.stem for video in dict.fromkeys(videos)]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
     if twice:

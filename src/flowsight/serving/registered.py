@@ -30,7 +30,7 @@ def fetch(uri: str, target: Path) -> Path:
     """Download a registered model's bundle.
 
     Args:
-        uri: `models:/two_stream@champion`, `models:/two_stream/3`, ...
+        uri: `models:/SYSTEM@champion`, `models:/SYSTEM/3`, ...
         target: folder to download into.
 
     Returns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from flowsight import files
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
 MODEL = "model.json"
 
 
-def network(shelf: Shelf, name: str) -> nn.Module:
+def network(model: ModuleType, shelf: Shelf, name: str) -> nn.Module:
     """A row's network with its weights, still on the CPU and in training mode.
 
     Args:
+        model: the system's `network`.
         shelf: the bundle.
         name: of the row, and of its file.
 
@@ -28,7 +30,7 @@ def network(shelf: Shelf, name: str) -> nn.Module:
     """
     from flowsight.classifiers import networks
 
-    made = networks.build(shelf.rows[name], len(shelf.description["classes"]))
+    made = networks.build(model, shelf.rows[name], len(shelf.description["classes"]))
     fill(made, checked_state(shelf, name), shelf.folder / f"{name}.pt")
     return made
 

@@ -106,7 +106,7 @@ class Prediction:
         Raises:
             InputError: always.
         """
-        raise InputError("expected saliency or background for --masks, got a system of classes")
+        raise InputError("expected a model that finds masks for --masks, got a system of classes")
 
     @property
     def label(self) -> str:

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
-from flowsight import files, tracking
+from flowsight import contract, files, tracking
 from flowsight.params import config
 from flowsight.params.config import Params
 from flowsight.pipeline import dvc_yaml
@@ -46,6 +46,7 @@ def train(
 
         key = f"{stage}/{stage_hash}"
         state, epochs = loop.fit(
+            model=contract.part(params.owner(row), "network"),
             row=row_params,
             row_name=row,
             params=params,

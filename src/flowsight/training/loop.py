@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import lightning.pytorch as lightning
@@ -42,6 +43,7 @@ Log = Callable[[Mapping[str, float], int], None]
 
 def fit(
     *,
+    model: ModuleType,
     row: RowParams,
     row_name: str,
     params: Params,
@@ -58,7 +60,8 @@ def fit(
     """Train a row on the training clips of a split.
 
     Args:
-        row: model, task, input and optimisation.
+        model: the system's `network`.
+        row: network, input and optimisation.
         row_name: for messages.
         params: seed and threads are read.
         manifest, split, packs, maps: see `batches.clips.load_clips`.
@@ -77,10 +80,10 @@ def fit(
         InputError: no training clips, weights that do not fit, a loss that is not finite.
         ResourceError: the device's memory does not hold a batch.
     """
-    clips, classes = load_clips(manifest, split, packs, maps, map_control=row.map_control)
+    clips, classes = load_clips(manifest, split, packs, maps, map_control=row.start.map_control)
     with seeding.reproducible(params.threads):
         seeding.seed_everything(params.seed)
-        network = networks.build(row, len(classes), pretrained)
+        network = networks.build(model, row, len(classes), pretrained)
         if init is not None:
             checkpoint.restore(network, init / "model.pt")
         return fit_network(

@@ -23,8 +23,8 @@ from flowsight.params.config import Params
 from flowsight.systems.background import counts as scene_counts
 from flowsight.systems.background import figures
 from flowsight.systems.background import paper as background_paper
+from flowsight.systems.background.params import SYSTEM
 
-SYSTEM = "background"
 MEASURES = ("f_measure", "recall", "precision")
 _DECIMALS = 6
 
@@ -61,9 +61,11 @@ def evaluate(params: Params, scenes: Path, predictions: Path, peers: Path, out: 
     Raises:
         InputError: predictions that are missing or do not fit the videos.
     """
-    block = params.scenes_block()
-    videos = background.open_videos(scenes, block.videos)
-    places = [(row, s, predictions / f"{row}-{s}") for row in block.rows for s in block.splits]
+    block = params.system(SYSTEM)
+    videos = background.open_videos(scenes, params.scenes.videos)
+    places = [
+        (row, s, predictions / f"{row}-{s}") for row in block.rows for s in params.scenes.splits
+    ]
     places += [(name, "", peers / name) for name in block.peers]
     found = [
         Found(method=m, split_id=s, folder=folder, counts=scene_counts.read(folder, videos))
@@ -78,7 +80,7 @@ def evaluate(params: Params, scenes: Path, predictions: Path, peers: Path, out: 
         paper = background_paper.paper_table(table, params)
         write_csv(paper, folder / "paper_table.csv")
         shown = [(video, _shown(found, video, best)) for video in videos]
-        figures.write(shown, block.num_pictures, folder / "pictures")
+        figures.write(shown, block.evaluate.num_pictures, folder / "pictures")
 
 
 def video_table(found: Sequence[Found], videos: Sequence[Video]) -> pd.DataFrame:

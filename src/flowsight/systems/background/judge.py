@@ -26,6 +26,7 @@ from flowsight.params.config import Params
 from flowsight.registry import model_answers
 from flowsight.registry.subject import Kind
 from flowsight.systems.background import serve as serving
+from flowsight.systems.background.params import SYSTEM
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,18 +54,18 @@ def stage(system: str) -> str:
 
 def reads(system: str, params: Params) -> list[str]:
     """Checkpoints, counts of every frame, results."""
-    block = params.scenes_block()
-    rows = [f"{row}-{split}" for row in block.rows for split in block.splits]
+    block = params.system(SYSTEM)
+    rows = [f"{row}-{split}" for row in block.rows for split in params.scenes.splits]
     return [
-        *(f"checkpoints/{block.name}/{row}" for row in rows),
-        *(f"predictions/{system}/{block.name}/{row}" for row in rows),
+        *(f"checkpoints/{params.scenes.name}/{row}" for row in rows),
+        *(f"predictions/{system}/{params.scenes.name}/{row}" for row in rows),
         f"results/{system}",
     ]
 
 
 def raw(params: Params) -> list[str]:
     """The videos, for their hashes."""
-    return [f"data/raw/{params.scenes_block().name}"]
+    return [f"data/raw/{params.scenes.name}"]
 
 
 def inputs(params: Params) -> dict[str, str]:
@@ -85,8 +86,7 @@ def quality(root: Path, params: Params) -> dict[str, str]:
 def _videos(root: Path, params: Params) -> list[Video]:
     from flowsight.datasets.scenes import videos as background
 
-    block = params.scenes_block()
-    return background.open_videos(root / "data/raw" / block.name, block.videos)
+    return background.open_videos(root / "data/raw" / params.scenes.name, params.scenes.videos)
 
 
 def per_split(results: Path) -> pd.DataFrame:
@@ -103,8 +103,8 @@ def items(root: Path, params: Params, split: str) -> pd.DataFrame:
     """Every scored frame with the hashes of picture and truth; its group is the video."""
     import pandas as pd
 
-    base = root / "data/raw" / params.scenes_block().name
-    trained_on = params.scenes_block().trained_on(split)
+    base = root / "data/raw" / params.scenes.name
+    trained_on = params.scenes.trained_on(split)
     rows = [row for video in _videos(root, params) for row in _frames(video, base, trained_on)]
     return pd.DataFrame(rows)
 

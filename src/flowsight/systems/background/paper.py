@@ -10,7 +10,7 @@ from flowsight.evaluation import published
 from flowsight.evaluation.predictions import records
 from flowsight.evaluation.printed import Printed
 from flowsight.params.config import Params
-from flowsight.systems.background.params import SceneRowParams
+from flowsight.systems.background.params import SYSTEM, SceneRowParams
 
 PAPER = "background"
 _PROPOSED = "proposed"
@@ -41,7 +41,7 @@ def paper_table(table: pd.DataFrame, params: Params) -> pd.DataFrame:
 
 def row_of(params: Params) -> str | None:
     """The first row that sees the frames only, as the paper's does; None: there is none."""
-    rows = params.scenes_block().rows
+    rows = params.system(SYSTEM).rows
     return next((n for n, row in rows.items() if not row.input.background_frames), None)
 
 
@@ -50,7 +50,7 @@ def _ours(
 ) -> tuple[float, list[str]]:
     if printed["method"] != _PROPOSED or name is None:
         return math.nan, [f"no row in the parameters stands for {printed['method']}"]
-    scenes = params.scenes_block()
+    scenes = params.scenes
     of_paper = scenes.name == "cdnet2012"
     if of_paper:
         own = own[own["video_id"] == f"baseline/{printed['item']}"]
@@ -67,7 +67,7 @@ def _ours(
         "the paper does not say which frames it tests; ours is of the second half of the truth "
         f"(all scored frames: {everywhere:.4f})"
     ]
-    return round(value, 4), reasons + _differences(scenes.rows[name], params.recipe)
+    return round(value, 4), reasons + _differences(params.row(name), params.recipe)
 
 
 def _differences(row: SceneRowParams, recipe: str) -> list[str]:

@@ -1,16 +1,16 @@
-"""The parameters of background subtraction: videos, splits, and rows of networks over scenes."""
+"""The parameters of background subtraction: rows of networks over scenes."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flowsight.errors import InputError
+from flowsight.params.promotion import PromotionParams
 from flowsight.params.schema import check, check_choice
 
+SYSTEM = "background"
 PEERS = ("mog2", "knn", "cnt", "gsoc", "lsbp")
 """OpenCV's methods that run beside ours."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,16 +103,14 @@ class SceneTrainParams:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SceneRowParams:
-    """One network over scenes."""
+class SceneStartParams:
+    """Networks start from nothing."""
 
-    model: str
-    """System whose `network` it is."""
-    task: str
-    """What it learns."""
-    network: SceneNetworkParams
-    input: SceneInputParams
-    train: SceneTrainParams
+
+@dataclass(frozen=True, kw_only=True)
+class SceneTestParams:
+    """How probabilities become masks."""
+
     threshold: float
     """Probability from which a pixel counts as moving."""
 
@@ -121,34 +119,42 @@ class SceneRowParams:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScenesParams:
-    """The system `background`: static-camera videos and the networks that run on them."""
+class SceneRowParams:
+    """One network over scenes."""
 
-    name: str
-    """Folder below `data/raw`; also part of every output's path."""
-    videos: tuple[str, ...]
-    """`<category>/<name>`; every network is tested on all of them."""
-    splits: dict[str, tuple[str, ...]]
-    """Name -> videos whose first half of the truth trains; the others are unseen scenes."""
-    peers: tuple[str, ...]
-    """Methods of OpenCV that run beside the networks."""
+    start: SceneStartParams = field(default_factory=SceneStartParams)
+    network: SceneNetworkParams
+    input: SceneInputParams
+    train: SceneTrainParams
+    test: SceneTestParams
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateParams:
+    """From counts to numbers."""
+
     num_pictures: int
     """Frames of each video shown as pictures."""
-    rows: dict[str, SceneRowParams]
 
     def __post_init__(self) -> None:
-        check(bool(_NAME.fullmatch(self.name)), f"name {self.name!r} is not a folder name")
-        check(len(self.videos) > 0, "videos must name at least one")
-        check(len(set(self.videos)) == len(self.videos), "videos repeat")
-        check(len(self.splits) > 0, "splits must name at least one")
-        for name in (*self.splits, *self.rows):
-            check(bool(_NAME.fullmatch(name)), f"{name!r} is not a file name")
-        for name, videos in self.splits.items():
-            known = videos and set(videos) <= set(self.videos)
-            check(bool(known), f"splits.{name} must name some of scenes.videos, got {videos}")
+        check(self.num_pictures >= 1, "num_pictures must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """`systems.background`."""
+
+    peers: tuple[str, ...]
+    """Methods of OpenCV that run beside the networks."""
+    rows: dict[str, SceneRowParams]
+    evaluate: EvaluateParams
+    serve: str | None = None
+    """The row that is registered and served; null: by the system's own rule (its README)."""
+    promote: PromotionParams = field(default_factory=PromotionParams)
+
+    def __post_init__(self) -> None:
         for peer in self.peers:
             check_choice("peers", peer, PEERS)
-        check(self.num_pictures >= 1, "num_pictures must be at least 1")
         check(len(self.rows) > 0, "rows must name at least one")
 
     def row(self, name: str) -> SceneRowParams:
@@ -158,16 +164,6 @@ class ScenesParams:
             InputError: there is no such row.
         """
         if name not in self.rows:
-            raise InputError(f"no row {name!r} in scenes.rows; rows: {', '.join(self.rows)}")
+            known = ", ".join(self.rows)
+            raise InputError(f"no row {name!r} in systems.background.rows; rows: {known}")
         return self.rows[name]
-
-    def trained_on(self, split_id: str) -> tuple[str, ...]:
-        """Videos whose first half of the truth trains the networks of a split.
-
-        Raises:
-            InputError: there is no such split.
-        """
-        if split_id not in self.splits:
-            known = ", ".join(self.splits)
-            raise InputError(f"no split {split_id!r} in scenes.splits; splits: {known}")
-        return self.splits[split_id]

@@ -13,7 +13,7 @@ All have OpenCV's default numbers and see colour, as their authors mean them to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from flowsight.datasets.scenes import videos as background
 from flowsight.datasets.scenes.videos import Video
 from flowsight.metrics.change_detection import MOVING, Mask
 from flowsight.systems.background import counts
-from flowsight.systems.background.params import ScenesParams
 
 
 def subtractor(name: str) -> Any:
@@ -66,20 +65,21 @@ def moving(name: str, frames: Iterable[npt.NDArray[np.uint8]]) -> Iterator[Mask]
         cv2.setNumThreads(threads)
 
 
-def run(root: Path, params: ScenesParams, out: Path) -> None:
+def run(root: Path, video_ids: Sequence[str], methods: Sequence[str], out: Path) -> None:
     """Run the methods over all videos, each from its first frame.
 
     Args:
         root: folder of the videos.
-        params: which videos, which methods.
+        video_ids: which videos.
+        methods: of OpenCV.
         out: folder to replace, with a folder for each method (`systems.background.counts.write`).
 
     Raises:
         InputError: videos that are not as they should be.
     """
-    videos = background.open_videos(root, params.videos)
+    videos = background.open_videos(root, video_ids)
     with files.atomic_dir(out) as folder:
-        for name in params.peers:
+        for name in methods:
 
             def find(video: Video, name: str = name) -> Iterator[Mask]:
                 return moving(name, background.frames(video, colour=True))

@@ -101,7 +101,7 @@ def predict(
                     f"expected finite probabilities for {video.video_id}, got others; the training "
                     "diverged: lower the row's train.lr and train again"
                 )
-            yield probs >= row.threshold
+            yield probs >= row.test.threshold
 
     try:
         with seeding.reproducible(threads):

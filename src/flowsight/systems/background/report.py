@@ -13,8 +13,9 @@ from flowsight.evaluation.predictions import read_table, records
 from flowsight.params.config import Params
 from flowsight.reporting import formats
 from flowsight.reporting.charts import Line, line_chart
-from flowsight.systems.background.evaluate import SYSTEM, short_name
+from flowsight.systems.background.evaluate import short_name
 from flowsight.systems.background.paper import PAPER
+from flowsight.systems.background.params import SYSTEM
 
 _MEASURES = ("f_measure", "recall", "precision")
 _COLUMNS = ("method", "split_id", "video_id", "seen", "part", *_MEASURES)
@@ -25,23 +26,23 @@ def content(results: Path, history: Path, manifest: Path, params: Params) -> dic
 
     Args:
         results: `results/background`.
-        history: folder of training histories, that of the scenes beside it.
+        history: folder of training histories.
         manifest: not read; the clips are another data set.
         params: all parameters.
     """
-    block = params.scenes_block()
+    block = params.system(SYSTEM)
     table = read_table(results / "per_video.csv", _COLUMNS)
     for name in _MEASURES:
         table[name] = pd.to_numeric(table[name], errors="coerce")
     return {
         "id": SYSTEM,
         "title": "Background subtraction",
-        "name": block.name,
-        "videos": [_video(video, table, list(block.rows)) for video in block.videos],
+        "name": params.scenes.name,
+        "videos": [_video(video, table, list(block.rows)) for video in params.scenes.videos],
         "pictures": _pictures(results / "pictures"),
         "paper": _paper(results),
         "overlays": [],
-        "curves": _curves(history.parent / block.name, params),
+        "curves": _curves(history, params),
     }
 
 
@@ -112,9 +113,9 @@ def _paper(results: Path) -> dict[str, Any]:
 
 def _curves(history: Path, params: Params) -> list[dict[str, Any]]:
     """Training loss and F-measure of each row, a line a split."""
-    block, cards = params.scenes_block(), []
+    block, cards = params.system(SYSTEM), []
     for name in block.rows:
-        paths = {s: history / f"{name}-{s}.csv" for s in block.splits}
+        paths = {s: history / f"{name}-{s}.csv" for s in params.scenes.splits}
         tables = {s: pd.read_csv(path) for s, path in paths.items() if path.is_file()}
         if tables:
             cards.append({"row": name, "charts": [

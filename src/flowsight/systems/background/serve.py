@@ -24,14 +24,13 @@ from flowsight.serving.memory import Limits, Needs
 from flowsight.serving.result import Update
 from flowsight.serving.scenes import Stream
 from flowsight.systems.background import counts
-from flowsight.systems.background.params import SceneRowParams
+from flowsight.systems.background.params import SYSTEM, SceneRowParams
 from flowsight.video import film, pack
 
 if TYPE_CHECKING:
     from flowsight.serving.bundle import Bundle
     from flowsight.systems.background.network import BackgroundNetwork
 
-NAME = "background"
 ROW = SceneRowParams
 SUBJECT = "scenes"
 INPUT = "video"
@@ -134,27 +133,27 @@ def served_row(params: Params) -> str:
     """The row that is served: the first one that a median background helps, else the first.
 
     That one is made for scenes that it was not trained on, which is what a service meets.
-    `serve.background` names another.
+    `systems.background.serve` names another.
 
     Raises:
-        InputError: no scenes in the parameters, or no row of that name.
+        InputError: the system does not run, or has no row of that name.
     """
-    rows = params.scenes_block().rows
-    if params.serve.background is not None:
-        return chosen_row(params.serve.background, rows, NAME)
+    rows = params.system(SYSTEM).rows
+    if params.system(SYSTEM).serve is not None:
+        return chosen_row(params.system(SYSTEM).serve, rows, SYSTEM)
     return min(rows, key=lambda name: rows[name].input.background_frames == 0)
 
 
 def data(params: Params) -> Data:
     """Videos of static cameras."""
-    block = params.scenes_block()
-    return Data(block.name, tuple(block.splits), block.rows)
+    rows = params.system(SYSTEM).rows
+    return Data(params.scenes.name, tuple(params.scenes.splits), rows)
 
 
 def describe(params: Params, split: str, source: Source) -> Described:
     """One row, see `served_row`."""
-    row, block = served_row(params), params.scenes_block()
-    return Described({"row": row}, (row,), {row: f"checkpoints/{block.name}/{row}-{split}"})
+    row = served_row(params)
+    return Described({"row": row}, (row,), {row: f"checkpoints/{params.scenes.name}/{row}-{split}"})
 
 
 def selection(description: Mapping[str, Any]) -> dict[str, str]:
@@ -168,7 +167,11 @@ def tags(description: Mapping[str, Any]) -> dict[str, str]:
     frames = row["input"]["background_frames"]
     colour = "colour" if row["input"]["colour"] else "grey"
     median = f"{colour}, median of {frames} frames" if frames else colour
-    return {"row": description["row"], "input": median, "threshold": f"{row['threshold']:g}"}
+    return {
+        "row": description["row"],
+        "input": median,
+        "threshold": f"{row['test']['threshold']:g}",
+    }
 
 
 def restore(shelf: Shelf) -> Served:
@@ -247,7 +250,7 @@ def _masks(served: Served, stream: Stream) -> Iterator[Mask]:
         for probs in scene_inference.moving_probabilities(served.network, frames, row.input):
             if not np.isfinite(probs).all():
                 raise InputError("expected finite probabilities, got others; use another version")
-            yield probs >= row.threshold
+            yield probs >= row.test.threshold
     except torch.OutOfMemoryError:
         raise ResourceError("expected a frame to fit into the GPU's memory, it did not") from None
 

@@ -11,13 +11,14 @@ from flowsight.datasets.scenes import videos as background
 from flowsight.params import config
 from flowsight.params.config import Params
 from flowsight.pipeline import dvc_yaml
+from flowsight.systems.background.params import SYSTEM
 
 
 def train(row: str, split_id: str, *, scenes: Path, stage: str, out: Path, history: Path) -> None:
-    """Train a row of `scenes.rows` and write its checkpoint and history.
+    """Train a row and write its checkpoint and history.
 
     Args:
-        row: key of `scenes.rows`.
+        row: a row's name.
         split_id: key of `scenes.splits`.
         scenes: folder of the videos.
         stage: its name in `dvc.yaml`; all that goes into it is the key of the scratch folder.
@@ -25,8 +26,8 @@ def train(row: str, split_id: str, *, scenes: Path, stage: str, out: Path, histo
         history: CSV, a line an epoch.
     """
     params = config.load()
-    block = params.scenes_block()
-    videos = background.open_videos(scenes, block.trained_on(split_id))
+    block = params.system(SYSTEM)
+    videos = background.open_videos(scenes, params.scenes.trained_on(split_id))
     key = f"{stage}/{dvc_yaml.stage_key(stage)}"
     with _tracked(out.name, row, split_id, params, stage, key) as log:
         # after the tracker has started: both take seconds to load, each on its own core
@@ -52,9 +53,9 @@ def train(row: str, split_id: str, *, scenes: Path, stage: str, out: Path, histo
 def _tracked(
     name: str, row: str, split_id: str, params: Params, stage: str, key: str
 ) -> AbstractContextManager[tracking.Log]:
-    block = params.scenes_block()
+    block = params.system(SYSTEM)
     tags = {
-        "dataset": block.name,
+        "dataset": params.scenes.name,
         "recipe": params.recipe,
         "row": row,
         "split": split_id,

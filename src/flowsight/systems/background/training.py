@@ -107,7 +107,7 @@ def fit(
         except torch.OutOfMemoryError:
             raise ResourceError(
                 f"expected {row.train.batch_size} sequences of {row.train.chunk_frames} frames to "
-                f"fit into the GPU's memory, they did not; lower scenes.rows.{row_name}.train."
+                f"fit into the GPU's memory, they did not; lower rows.{row_name}.train."
                 "batch_size or chunk_frames"
             ) from None
         finally:
@@ -210,7 +210,7 @@ def _check_finite(epoch: Epoch, row_name: str) -> None:
     if not math.isfinite(epoch.train_loss):
         raise InputError(
             f"expected a finite training loss, got {epoch.train_loss} in epoch {epoch.epoch} of "
-            f"{row_name}; lower scenes.rows.{row_name}.train.lr (it was {epoch.lr:g})"
+            f"{row_name}; lower rows.{row_name}.train.lr (it was {epoch.lr:g})"
         )
 
 

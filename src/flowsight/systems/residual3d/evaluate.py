@@ -33,8 +33,8 @@ from flowsight.metrics.classification import Floats
 from flowsight.params.config import Params
 from flowsight.systems.residual3d import leakage, regions
 from flowsight.systems.residual3d import paper as residual3d_paper
+from flowsight.systems.residual3d.params import SYSTEM
 
-SYSTEM = "residual3d"
 VIEWS_RIGHT = "views_right"
 """Column of the predictions: share of a video's views that are right by themselves."""
 METRICS = ("top1", "clip_top1", "top5", "mean_class")
@@ -79,7 +79,7 @@ def evaluate(params: Params, folders: Folders, out: Path) -> None:
         InputError: no such row, predictions that are missing or do not fit the splits, or a group
             of clips on two sides of a split.
     """
-    rows = list(params.rows_of(SYSTEM))
+    rows = list(params.system(SYSTEM).rows)
     if not rows:
         raise InputError(f"expected rows of system {SYSTEM!r} in the parameters, got none")
     classes = read_classes(folders.manifest)
@@ -92,8 +92,8 @@ def evaluate(params: Params, folders: Folders, out: Path) -> None:
     labels = dict(zip(clips["clip_id"], clips["label"], strict=True))
     results = [_read(name, s, folders, classes, labels) for name in rows for s in splits]
     resampling = Resampling(
-        num_samples=params.evaluate.bootstrap_samples,
-        confidence=params.evaluate.confidence,
+        num_samples=params.system(SYSTEM).evaluate.bootstrap_samples,
+        confidence=params.system(SYSTEM).evaluate.confidence,
         seed=params.seed,
     )
     table = split_table(results, len(classes))
@@ -146,7 +146,7 @@ def _localization(
         {clip: classes.index(label) for clip, label in labels.items()},
         attention=folders.attention,
         truth=folders.truth,
-        num_frames=params.evaluate.localization_frames,
+        num_frames=params.system(SYSTEM).evaluate.localization_frames,
     )
 
 
@@ -154,21 +154,20 @@ def attended_rows(params: Params) -> list[str]:
     """Rows of the system whose networks have spatial attention to show."""
     return [
         name
-        for name, row in params.rows_of(SYSTEM).items()
+        for name, row in params.system(SYSTEM).rows.items()
         if row.network.attention and row.network.attention.spatial
     ]
 
 
 def baseline_of(name: str, params: Params) -> str | None:
     """The row that differs by having no attention: same backbone and modality."""
-    row = params.rows[name]
+    row = params.system(SYSTEM).rows[name]
     if row.network.attention is None:
         return None
-    for other, theirs in params.rows.items():
-        same = (theirs.network.backbone, theirs.input.modality, theirs.system) == (
+    for other, theirs in params.system(SYSTEM).rows.items():
+        same = (theirs.network.backbone, theirs.input.modality) == (
             row.network.backbone,
             row.input.modality,
-            row.system,
         )
         if same and theirs.network.attention is None:
             return other
@@ -306,5 +305,5 @@ def bars(
     for method, name in own.items():
         if name is not None:
             shown[method]["ours"] = 100 * metrics[f"{name}/top1"]
-    rest = [n for n, r in params.rows.items() if r.system == SYSTEM and n not in own.values()]
+    rest = [n for n in params.system(SYSTEM).rows if n not in own.values()]
     return shown | {name: {"ours": 100 * metrics[f"{name}/top1"]} for name in rest}

@@ -8,6 +8,7 @@ import pandas as pd
 
 from flowsight.errors import InputError
 from flowsight.params.config import Params
+from flowsight.systems.residual3d.params import SYSTEM
 
 LITERATURE = (0.40, 0.50)
 """Top-1 accuracy of 3D networks trained from scratch on UCF-101's split 1, as widely reported."""
@@ -58,5 +59,7 @@ def warnings(top1: Mapping[tuple[str, str], float], params: Params) -> list[str]
         f"{row} reaches {100 * value:.1f} % on split 1 from scratch, the literature {low} to "
         f"{high} %: look for clips of one group on both sides"
         for (row, split_id), value in top1.items()
-        if split_id == "1" and params.rows[row].network.weights is None and value > SURPRISE
+        if split_id == "1"
+        and params.system(SYSTEM).rows[row].start.weights is None
+        and value > SURPRISE
     ]

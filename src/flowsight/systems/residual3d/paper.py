@@ -8,6 +8,7 @@ import pandas as pd
 
 from flowsight.evaluation.printed import OFFICIAL_SPLITS, Printed, beside_printed
 from flowsight.params.config import Params
+from flowsight.systems.residual3d.params import SYSTEM
 
 # printed method -> (family, with attention)
 _METHODS = {
@@ -46,7 +47,7 @@ def paper_table(scores: pd.DataFrame, params: Params, counts: Mapping[str, int])
 def row_of(method: str, params: Params) -> str | None:
     """The first RGB row whose network is the printed method's; None: there is none."""
     family, attended = _METHODS.get(method, ("", False))
-    for name, row in params.rows.items():
+    for name, row in params.system(SYSTEM).rows.items():
         own = row.network.backbone.partition("_")[0]
         has = row.network.attention is not None
         if row.input.clip_length and (own, has, row.input.modality) == (family, attended, "rgb"):
@@ -55,14 +56,14 @@ def row_of(method: str, params: Params) -> str | None:
 
 
 def _differences(printed: Printed, name: str, params: Params) -> list[str]:
-    row, reasons = params.rows[name], []
+    row, reasons = params.system(SYSTEM).rows[name], []
     if printed["method"] == "ResNet3D-50" and row.network.backbone != "resnet3d_50":
         reasons.append(f"backbone {row.network.backbone}, not resnet3d_50")
     if (row.input.fps, row.input.crop_px) != (_FPS, _CROP_PX):
         reasons.append("other frame rate or crop than 16 per second and 224 px")
     if printed["split"] == "mean" and set(params.splits.ids) != set(OFFICIAL_SPLITS):
         reasons.append(f"mean of three splits, ours of {', '.join(params.splits.ids)}")
-    if str(printed["table"]) == "2" and row.network.weights is None:
+    if str(printed["table"]) == "2" and row.start.weights is None:
         reasons.append(
             "table 2 cannot be training from scratch: the same model prints 72.8 in table 1"
         )

@@ -20,6 +20,7 @@ from flowsight.files import write_csv
 from flowsight.metrics import localization as measures
 from flowsight.params.config import Params
 from flowsight.progress import track
+from flowsight.systems.residual3d.params import SYSTEM
 from flowsight.video import pack
 
 COLUMNS = ("picture", "clip_id", "frame", "label", "predicted", "iou", "pointing_game")
@@ -70,7 +71,9 @@ def _draw(
     shards = dict(zip(clips["clip_id"], clips["shard"], strict=True))
     truth = read_truth_index(folders.truth)
     index: list[dict[str, object]] = []
-    for clip in track(choose_clips(list(by_clip), labels, params.evaluate.num_overlays), "regions"):
+    for clip in track(
+        choose_clips(list(by_clip), labels, params.system(SYSTEM).evaluate.num_overlays), "regions"
+    ):
         region = outline(
             clip_pack(folders.frames, shards, clip),
             folders.attention / f"{row}-{split_id}" / f"{clip}.zip",

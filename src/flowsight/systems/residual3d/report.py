@@ -14,7 +14,7 @@ from flowsight.evaluation.predictions import read_classes, read_table, records
 from flowsight.params.config import Params
 from flowsight.reporting import formats
 from flowsight.reporting.curves import row_charts
-from flowsight.systems.residual3d.evaluate import SYSTEM
+from flowsight.systems.residual3d.params import SYSTEM
 
 
 def content(results: Path, history: Path, manifest: Path, params: Params) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def content(results: Path, history: Path, manifest: Path, params: Params) -> dic
     """
     metrics = json.loads((results / "metrics.json").read_text(encoding="utf-8"))
     classes = read_classes(manifest)
-    names = list(params.rows_of(SYSTEM))
+    names = list(params.system(SYSTEM).rows)
     regions = _regions(results)
     return {
         "id": SYSTEM,
@@ -38,7 +38,7 @@ def content(results: Path, history: Path, manifest: Path, params: Params) -> dic
         "chance": 1 / len(classes),
         "num_classes": len(classes),
         "num_test_clips": int(metrics["num_test_clips"]),
-        "confidence": params.evaluate.confidence,
+        "confidence": params.system(SYSTEM).evaluate.confidence,
         "guard": json.loads((results / "leakage.json").read_text(encoding="utf-8")),
         "per_split": records(read_table(results / "per_split.csv", ("row", "split_id", "top1"))),
         "chart": _picture(results / "accuracy.png"),
@@ -52,7 +52,7 @@ def content(results: Path, history: Path, manifest: Path, params: Params) -> dic
 
 
 def _row(name: str, metrics: Mapping[str, float], params: Params) -> dict[str, Any]:
-    row = params.rows[name]
+    row = params.system(SYSTEM).rows[name]
     switches = row.network.attention
     kinds = [] if switches is None else [
         word for word, on in (("channel", switches.channel), ("spatial", switches.spatial)) if on
@@ -116,7 +116,9 @@ def _paper(results: Path) -> dict[str, Any]:
 def _curves(history: Path, params: Params, names: list[str]) -> list[dict[str, Any]]:
     cards = []
     for name in names:
-        stream = "spatial" if params.rows[name].input.modality == "rgb" else "temporal"
+        stream = (
+            "spatial" if params.system(SYSTEM).rows[name].input.modality == "rgb" else "temporal"
+        )
         charts = row_charts(history, name, params.splits.ids, stream)
         if charts:
             cards.append({"row": name, "stream": stream, "charts": charts})

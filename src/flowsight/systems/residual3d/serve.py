@@ -18,6 +18,7 @@ from flowsight.params.config import Params
 from flowsight.serving import result
 from flowsight.serving.memory import ClipInMemory, Limits, Needs
 from flowsight.serving.result import Bytes, Prediction, Update
+from flowsight.systems.residual3d.params import SYSTEM
 from flowsight.video import film
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from flowsight.serving.bundle import Bundle
     from flowsight.systems.residual3d.network import SpatialAttention
 
-NAME = "residual3d"
 NETWORK = "network"
 """What its probabilities, logits and maps are called: there is only one."""
 ROW = RowParams
@@ -56,16 +56,16 @@ def served_row(params: Params) -> str:
 
     In every recipe that is the network the paper proposes, beside which baselines, other families
     and other inputs stand; what a study adds comes behind it. Where no row has attention, the first
-    one by the same order. `serve.residual3d` names another.
+    one by the same order. `systems.residual3d.serve` names another.
 
     Raises:
         InputError: no row of the system has clips as its input, or none of them has that name.
     """
-    rows = {n: r for n, r in params.rows_of(NAME).items() if r.input.clip_length is not None}
+    rows = {n: r for n, r in params.system(SYSTEM).rows.items() if r.input.clip_length is not None}
     if not rows:
-        raise InputError(f"expected a row of {NAME} with input.clip_length, got none")
-    if params.serve.residual3d is not None:
-        return chosen_row(params.serve.residual3d, rows, NAME)
+        raise InputError(f"expected a row of {SYSTEM} with input.clip_length, got none")
+    if params.system(SYSTEM).serve is not None:
+        return chosen_row(params.system(SYSTEM).serve, rows, SYSTEM)
     return min(
         rows,
         key=lambda name: (
@@ -77,7 +77,7 @@ def served_row(params: Params) -> str:
 
 def data(params: Params) -> Data:
     """Clips."""
-    return serve.data(params)
+    return serve.data(params, SYSTEM)
 
 
 def describe(params: Params, split: str, source: Source) -> Described:
@@ -111,7 +111,7 @@ def restore(shelf: Shelf) -> Served:
 
     name = shelf.description["row"]
     row = shelf.rows[name]
-    network = restoring.network(shelf, name).to(shelf.device)
+    network = restoring.network(residual3d, shelf, name).to(shelf.device)
     network = network.to(memory_format=networks.memory_format(network)).eval()
     module = None
     if row.network.attention is not None and row.network.attention.spatial:

@@ -53,7 +53,7 @@ def extract(
         InputError: a checkpoint of another network, or no spatial attention in the target level.
     """
     clips, classes = load_clips(manifest, split, packs)
-    network = networks.build(row, len(classes))
+    network = networks.build(residual3d, row, len(classes))
     checkpoints.restore(network, checkpoint / "model.pt")
     level = row.network.target_layers[0]
     module = residual3d.spatial_attentions(network, level)[-1]

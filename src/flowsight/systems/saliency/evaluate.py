@@ -25,10 +25,9 @@ from flowsight.params.config import Params
 from flowsight.progress import track
 from flowsight.systems.saliency import figures, paper
 from flowsight.systems.saliency.maps import maps_of
-from flowsight.systems.saliency.params import ImagesParams
+from flowsight.systems.saliency.params import SYSTEM, Block
 from flowsight.video import pack
 
-SYSTEM = "saliency"
 COUNTS = ("tp", "fp", "fn", "tn")
 METRICS = ("f_beta", "max_f", "mae", "s_measure", "precision", "recall")
 COSTS = ("num_parameters", "multiply_adds")
@@ -64,21 +63,19 @@ def evaluate(params: Params, folders: Folders, out: Path) -> None:
     """Write `results/saliency`: metrics.json, tables, curves and pictures.
 
     Args:
-        params: all parameters; the rows of `images` are evaluated.
+        params: all parameters; the rows of the system are evaluated.
         folders: inputs.
         out: folder to replace.
 
     Raises:
         InputError: predictions or maps that are missing or of other images than the splits'.
     """
-    images = params.saliency()
-    splits = {s: load_pairs(folders.raw, folders.pairs, s) for s in images.split_ids}
-    results = [
-        _read(name, s, folders, pairs) for s, pairs in splits.items() for name in images.rows
-    ]
+    block = params.system(SYSTEM)
+    splits = {s: load_pairs(folders.raw, folders.pairs, s) for s in params.images.split_ids}
+    results = [_read(name, s, folders, pairs) for s, pairs in splits.items() for name in block.rows]
     resampling = Resampling(
-        num_samples=params.evaluate.bootstrap_samples,
-        confidence=params.evaluate.confidence,
+        num_samples=params.system(SYSTEM).evaluate.bootstrap_samples,
+        confidence=params.system(SYSTEM).evaluate.confidence,
         seed=params.seed,
     )
     table = split_table(results)
@@ -95,17 +92,17 @@ def evaluate(params: Params, folders: Folders, out: Path) -> None:
             folder / "metrics.json",
         )
         write_csv(table.round(_DECIMALS), folder / "per_split.csv")
-        gains = comparisons(results, images, resampling)
+        gains = comparisons(results, block, resampling)
         write_csv(gains.round(_DECIMALS), folder / "comparisons.csv")
         write_csv(curve_table(results).round(_DECIMALS), folder / "curves.csv")
         write_csv(paper.paper_table(table, params, counts), folder / "paper_table.csv")
         joined = joined_items(results)
         joined.to_parquet(folder / "predictions.parquet", index=False, compression="zstd")
         figures.curve_figure(_mean_curves(results), folder / "curves.png")
-        first = images.split_ids[0]
+        first = params.images.split_ids[0]
         figures.write_pictures(
-            chosen(splits[first], images.num_pictures),
-            {name: folders.maps / f"{name}-{first}.zip" for name in images.rows},
+            chosen(splits[first], block.evaluate.num_pictures),
+            {name: folders.maps / f"{name}-{first}.zip" for name in block.rows},
             folder / "pictures",
         )
 
@@ -226,9 +223,7 @@ def flat_metrics(
     return metrics
 
 
-def comparisons(
-    results: list[RowResult], images: ImagesParams, resampling: Resampling
-) -> pd.DataFrame:
+def comparisons(results: list[RowResult], block: Block, resampling: Resampling) -> pd.DataFrame:
     """What slimming changes: each row against the one it goes on from, paired image by image.
 
     Returns:
@@ -236,17 +231,19 @@ def comparisons(
         of the base's.
     """
     rows = []
-    for name, row in images.rows.items():
-        if row.init is None:
+    for name, row in block.rows.items():
+        if row.start.init is None:
             continue
-        own, base = ([r for r in results if r.row == n] for n in (name, row.init))
+        own, base = ([r for r in results if r.row == n] for n in (name, row.start.init))
         gains = [
             (a.items["f_beta"] - b.items["f_beta"]).to_numpy()
             for a, b in zip(own, base, strict=True)
         ]
         low, high = bootstrap.interval(_hits(own, gains, results), resampling) or (np.nan, np.nan)
         shares = [own[0].cost[cost] / base[0].cost[cost] for cost in COSTS]
-        rows.append((name, row.init, float(np.mean([g.mean() for g in gains])), low, high, *shares))
+        rows.append(
+            (name, row.start.init, float(np.mean([g.mean() for g in gains])), low, high, *shares)
+        )
     names = ["row", "base", "difference", "low", "high", "parameters", "multiply_adds"]
     return pd.DataFrame(rows, columns=names)
 

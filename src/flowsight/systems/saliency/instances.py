@@ -1,64 +1,54 @@
-"""The stage instances of salient-object detection: rows x splits, as DVC's `foreach` walks them."""
+"""Its stage instances: the pairs, rows x splits, evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-SYSTEM = "saliency"
-GROUPS = ("pairs", "train_saliency", "slim", "predict_saliency")
+from flowsight.pipeline.instances import options, weights_file
+from flowsight.systems.saliency.params import SYSTEM
+
+GROUPS = ("pairs", "train_saliency", "slim", "predict_saliency", "evaluate")
 
 
-def instances(images: Mapping[str, Any] | None, systems: Collection[str]) -> dict[str, Any]:
-    """What the resolver of `conf/hydra_plugins` adds for the parameters `images`.
+def instances(block: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Group -> key -> what `dvc.yaml` interpolates.
 
-    Args:
-        images: the block as YAML gives it.
-        systems: whose stages run.
-
-    Returns:
-        `pairs` (one, by the data set's name), `train_saliency` (rows without `init`), `slim` (rows
-        that go on from another one, mostly after slimming) and `predict_saliency` (all), keys
-        `<row>-<split_id>`; empty where the system does not run.
+    `pairs` has the data set's name for its key; `train_saliency` the rows without `init`, `slim`
+    those that go on from another one, mostly after slimming, `predict_saliency` all, by
+    `<row>-<split_id>`.
     """
+    name = params["images"]["name"]
     found: dict[str, Any] = {group: {} for group in GROUPS}
-    if images is None or SYSTEM not in systems:
-        return found
-    found["pairs"][images["name"]] = {"name": images["name"]}
-    for name, row in images["rows"].items():
-        weights = row["network"]["weights"]
-        for split_id in images["split_ids"]:
+    found["pairs"][name] = {"name": name}
+    for row_name, row in block["rows"].items():
+        for split_id in params["images"]["split_ids"]:
+            key, init = f"{row_name}-{split_id}", row["start"]["init"]
             item = {
-                "row": name,
+                "row": row_name,
                 "split": str(split_id),
-                "model": row["model"],
-                "task": row["task"],
-                # a file that always exists stands for "no weights file"
-                "weights": "README.md" if weights in (None, "imagenet") else weights,
-                "plan": _plan(name, row),
+                "system": SYSTEM,
+                "weights": weights_file(row["start"]),
+                "plan": _plan(row_name, row),
             }
-            key = f"{name}-{split_id}"
             found["predict_saliency"][key] = item
-            if row["init"] is None:
+            if init is None:
                 found["train_saliency"][key] = item
             else:
-                found["slim"][key] = {
-                    **item,
-                    "init_row": row["init"],
-                    "init": f"{row['init']}-{split_id}",
-                }
+                found["slim"][key] = {**item, "init": f"{init}-{split_id}"}
+    found["evaluate"][SYSTEM] = _evaluate_item(name)
     return found
 
 
 def _plan(name: str, row: Mapping[str, Any]) -> str:
     """The parameter that holds the row's plan: another plan makes no result of it stale."""
-    own = f"images.rows.{name}.slim"
-    return own if row["slim"] is None else f"images.plans.{row['slim']['plan']}"
+    slim = row["start"]["slim"]
+    block = f"systems.{SYSTEM}"
+    return f"{block}.rows.{name}.start" if slim is None else f"{block}.plans.{slim['plan']}"
 
 
-def evaluate_item(images: Mapping[str, Any]) -> dict[str, Any]:
-    """What `evaluate@saliency` reads, by its names in `dvc.yaml`."""
-    name = images["name"]
+def _evaluate_item(name: str) -> dict[str, Any]:
+    """What `evaluate` reads, by its names in `dvc.yaml`."""
     read = {
         "predictions": f"predictions/{SYSTEM}/{name}",
         "maps": f"saliency_maps/{name}",
@@ -66,15 +56,10 @@ def evaluate_item(images: Mapping[str, Any]) -> dict[str, Any]:
         "raw": f"data/raw/{name}",
     }
     # as many as the systems over clips have, for `dvc.yaml` counts them out
-    parts = [f"data/pairs/{name}/{part}" for part in ("items.csv", "status.csv", "splits")]
-    printed = "src/flowsight/systems/saliency/published.csv"
-    return {
-        "system": SYSTEM,
-        "reads": options(read),
-        "deps": [*read.values(), *parts, printed],
-    }
+    deps = [*read.values(), *[f"data/raw/{name}"] * 4]
+    return {"system": SYSTEM, "reads": options(read), "deps": deps}
 
 
-def options(folders: Mapping[str, str]) -> str:
-    """Folders as a command line takes them."""
-    return " ".join(f"--{name} {folder}" for name, folder in folders.items())
+def report_item(params: Mapping[str, Any]) -> dict[str, str]:
+    """What its part of the page reads: results and histories, nothing of the clips."""
+    return {"history": f"history/{params['images']['name']}", "manifest": f"results/{SYSTEM}"}

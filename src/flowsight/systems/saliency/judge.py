@@ -18,6 +18,7 @@ from flowsight.params.config import Params
 from flowsight.registry import model_answers
 from flowsight.registry.subject import Kind
 from flowsight.systems.saliency import serve
+from flowsight.systems.saliency.params import SYSTEM
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,23 +43,23 @@ def stage(system: str) -> str:
 
 def reads(system: str, params: Params) -> list[str]:
     """Checkpoints, results and the pairs with their splits."""
-    block = params.saliency()
-    rows = [f"{row}-{split}" for row in block.rows for split in block.split_ids]
+    block = params.system(SYSTEM)
+    rows = [f"{row}-{split}" for row in block.rows for split in params.images.split_ids]
     return [
-        *(f"checkpoints/{block.name}/{row}" for row in rows),
+        *(f"checkpoints/{params.images.name}/{row}" for row in rows),
         f"results/{system}",
-        f"data/pairs/{block.name}",
+        f"data/pairs/{params.images.name}",
     ]
 
 
 def raw(params: Params) -> list[str]:
     """The images, for their hashes."""
-    return [f"data/raw/{params.saliency().name}"]
+    return [f"data/raw/{params.images.name}"]
 
 
 def inputs(params: Params) -> dict[str, str]:
     """Pairs and splits lie in one folder."""
-    pairs = f"data/pairs/{params.saliency().name}"
+    pairs = f"data/pairs/{params.images.name}"
     return {"dvc.manifest": pairs, "dvc.splits": pairs}
 
 
@@ -66,11 +67,12 @@ def quality(root: Path, params: Params) -> dict[str, str]:
     """The stage `pairs` looks at every image; its limit is checked here once more."""
     import pandas as pd
 
-    block = params.saliency()
-    status = pd.read_csv(root / "data/pairs" / block.name / "status.csv", dtype=str)["status"]
+    status = pd.read_csv(root / "data/pairs" / params.images.name / "status.csv", dtype=str)[
+        "status"
+    ]
     looked_at = int((status != "absent").sum())
     share = int((status == "quarantined").sum()) / max(looked_at, 1)
-    within = share <= block.max_quarantined
+    within = share <= params.images.max_quarantined
     return {
         "data_gate": "passed" if within else f"{share:.1%} of the pairs refused",
         "quarantine_share": f"{share:.6f}",
@@ -89,7 +91,7 @@ def items(root: Path, params: Params, split: str) -> pd.DataFrame:
     """Pairs with the hashes of image and mask."""
     import pandas as pd
 
-    name = params.saliency().name
+    name = params.images.name
     pairs, base = root / "data/pairs" / name, root / "data/raw" / name
     subsets = pd.read_csv(pairs / f"splits/{split}.csv", dtype=str)
     listed = pd.read_csv(pairs / "items.csv", dtype=str)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from flowsight.errors import InputError
 from flowsight.nn import checkpoint, slimming
 from flowsight.nn.slimming import Batch
+from flowsight.systems.saliency import network as network_module
 from flowsight.systems.saliency.network.losses import image_loss
 from flowsight.systems.saliency.params import ImageRowParams
 
@@ -20,25 +20,16 @@ def build(row: ImageRowParams, pretrained: Mapping[str, Tensor] | None = None) -
     """The network of `row.network`, not slimmed.
 
     Args:
-        row: `row.model` is the system of `flowsight.systems` whose network it is; builds it.
+        row: `network` and `input` are read.
         pretrained: weights of the backbone.
 
     Returns:
         (B, 3, H, W) -> scores (B, 2, H, W).
 
     Raises:
-        InputError: no such model, or weights that do not fit.
+        InputError: weights that do not fit.
     """
-    try:
-        model = importlib.import_module(f"flowsight.systems.{row.model}.network")
-    except ModuleNotFoundError as error:
-        if not f"flowsight.systems.{row.model}.network".startswith(str(error.name)):
-            raise
-        raise InputError(
-            f"expected the name of a module in src/flowsight/systems, got {row.model!r} in the "
-            "row's `model`"
-        ) from None
-    network: nn.Module = model.build(
+    network: nn.Module = network_module.build(
         backbone=row.network.backbone,
         width=row.network.width,
         border=row.network.border,
@@ -74,13 +65,13 @@ def slimmed(
     Raises:
         InputError: a plan that the network cannot follow.
     """
-    if row.slim is None:
+    if row.start.slim is None:
         return network
     scores = None
-    if row.slim.choice == "taylor":
+    if row.start.slim.choice == "taylor":
         scores = slimming.taylor_scores(network, plan, example(row), batches, image_loss)
     return slimming.slim(
-        network, plan, example(row), choice=row.slim.choice, seed=seed, scores=scores
+        network, plan, example(row), choice=row.start.slim.choice, seed=seed, scores=scores
     )
 
 

@@ -11,7 +11,7 @@ from flowsight.evaluation import published
 from flowsight.evaluation.predictions import records
 from flowsight.evaluation.printed import Printed
 from flowsight.params.config import Params
-from flowsight.systems.saliency.params import ImagesParams
+from flowsight.systems.saliency.params import SYSTEM
 
 PRINTED_NAMES = {"msra10k": "MSRA10K", "dut_omron": "DUT-OMRON"}
 _TIME = "times hang on the machine and stand in docs/performance.md (benchmarks/saliency.py)"
@@ -29,12 +29,12 @@ def paper_table(scores: pd.DataFrame, params: Params, counts: Mapping[str, int])
         The published columns, then `ours` (empty: nothing of ours stands for this row),
         `comparable` and `why`.
     """
-    images = params.saliency()
+    block = params.system(SYSTEM)
     table = published.read("saliency")
     ours, comparable, why = [], [], []
     for printed in records(table):
-        name = row_of(printed["item"], images)
-        value, reasons = math.nan, _not_run(printed, name, images)
+        name = block.evaluate.experiments.get(printed["item"])
+        value, reasons = math.nan, _not_run(printed, name, params.images.name)
         if not reasons:
             value = round(float(scores.loc[scores["row"] == name, "f_beta"].mean()), 4)
             reasons = _differences(printed, str(name), params, counts)
@@ -44,15 +44,10 @@ def paper_table(scores: pd.DataFrame, params: Params, counts: Mapping[str, int])
     return table.assign(ours=ours, comparable=comparable, why=why)
 
 
-def row_of(experiment: str, images: ImagesParams) -> str | None:
-    """The first row that stands for an experiment of the paper; None: there is none."""
-    return next((n for n, row in images.rows.items() if row.experiment == experiment), None)
-
-
-def _not_run(printed: Printed, name: str | None, images: ImagesParams) -> list[str]:
-    here = PRINTED_NAMES.get(images.name)
+def _not_run(printed: Printed, name: str | None, dataset: str) -> list[str]:
+    here = PRINTED_NAMES.get(dataset)
     if name is None:
-        return [f"no row of images.rows stands for experiment {printed['item']}"]
+        return [f"no row stands for experiment {printed['item']}"]
     if here is not None and here != printed["dataset"]:
         return [f"this run is on {here}"]
     return [_TIME] if printed["metric"] == "detection_time" else []
@@ -61,20 +56,22 @@ def _not_run(printed: Printed, name: str | None, images: ImagesParams) -> list[s
 def _differences(
     printed: Printed, name: str, params: Params, counts: Mapping[str, int]
 ) -> list[str]:
-    images = params.saliency()
-    row, reasons = images.rows[name], []
-    if images.name not in PRINTED_NAMES:
-        reasons.append(f"ours is measured on {images.name}, the paper's on {printed['dataset']}")
+    block = params.system(SYSTEM)
+    row, reasons = block.rows[name], []
+    if params.images.name not in PRINTED_NAMES:
+        reasons.append(
+            f"ours is measured on {params.images.name}, the paper's on {printed['dataset']}"
+        )
     network = row.network
     if (network.backbone, network.width, network.border) != ("vgg16", 64, "published"):
         reasons.append(f"network {network.backbone} of width {network.width}, not FCN-8s on vgg16")
-    if network.weights is None:
+    if row.start.weights is None:
         reasons.append("trained from scratch, not from ImageNet weights")
-    if images.name in PRINTED_NAMES and params.recipe != "paper":
+    if params.images.name in PRINTED_NAMES and params.recipe != "paper":
         reasons.append(f"recipe {params.recipe}, not the paper's")
     lost = counts.get("absent", 0) + counts.get("quarantined", 0)
-    if images.name in PRINTED_NAMES and lost:
+    if params.images.name in PRINTED_NAMES and lost:
         reasons.append(f"{lost} of {lost + counts.get('ok', 0)} pairs are absent or quarantined")
-    if images.name in PRINTED_NAMES:
+    if params.images.name in PRINTED_NAMES:
         reasons.append("the paper does not say which images it tests on")
     return reasons

@@ -22,7 +22,7 @@ from flowsight.metrics import saliency as metrics
 from flowsight.nn import cost, seeding
 from flowsight.systems.saliency import batches
 from flowsight.systems.saliency import networks as saliency_networks
-from flowsight.systems.saliency.params import ImageInputParams, ImagesParams
+from flowsight.systems.saliency.params import Block, ImageInputParams
 from flowsight.video import pack
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ Maps = npt.NDArray[np.uint8]
 def predict(
     row: str,
     *,
-    images: ImagesParams,
+    block: Block,
     raw: Path,
     pairs: Path,
     split: str,
@@ -50,8 +50,8 @@ def predict(
     """Write the maps of a split's validation and test images, and how many pixels are right.
 
     Args:
-        row: key of `images.rows`.
-        images: rows and plans.
+        row: name of the row.
+        block: rows and plans.
         raw, pairs, split: see `image_pairs.load_pairs`.
         checkpoint: folder with the row's `model.pt`.
         threads: of the parameters.
@@ -64,9 +64,9 @@ def predict(
         InputError: no such pairs, a checkpoint of another network, scores that are not finite.
         ResourceError: the GPU's memory does not hold an image.
     """
-    own = images.row(row)
+    own = block.row(row)
     wanted = [p for p in load_pairs(raw, pairs, split) if p.subset in SUBSETS]
-    network = saliency_networks.restored(own, images.plan_of(own), checkpoint)
+    network = saliency_networks.restored(own, block.plan_of(own), checkpoint)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = network.to(where).to(memory_format=networks.memory_format(network)).eval()
     rows: list[tuple[str, str, int, int, int, int]] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,7 @@ from flowsight.evaluation.predictions import records
 from flowsight.params.config import Params
 from flowsight.reporting import formats
 from flowsight.reporting.curves import row_charts
-from flowsight.systems.saliency.evaluate import SYSTEM
-from flowsight.systems.saliency.params import ImagesParams
+from flowsight.systems.saliency.params import SYSTEM, Block
 
 
 def content(results: Path, history: Path, manifest: Path, params: Params) -> dict[str, Any]:
@@ -22,38 +21,38 @@ def content(results: Path, history: Path, manifest: Path, params: Params) -> dic
 
     Args:
         results: `results/saliency`.
-        history: folder of training histories of the clips; those of the images lie beside it.
+        history: folder of training histories.
         manifest: of the clips, not read.
         params: all parameters.
     """
-    images = params.saliency()
+    block = params.system(SYSTEM)
     metrics = json.loads((results / "metrics.json").read_text(encoding="utf-8"))
-    names = list(images.rows)
+    names = list(block.rows)
     pictures = _pictures(results)
     return {
         "id": SYSTEM,
         "title": "Salient objects with fewer kernels",
-        "images": images.name,
-        "rows": [_row(name, metrics, images) for name in names],
+        "images": params.images.name,
+        "rows": [_row(name, metrics, block) for name in names],
         "gains": _gains(results),
         "num_test_images": int(metrics["num_test_images"]),
-        "confidence": params.evaluate.confidence,
+        "confidence": params.system(SYSTEM).evaluate.confidence,
         "per_split": records(_table(results / "per_split.csv")),
         "chart": _picture(results / "curves.png"),
         "paper": _paper(results),
         "pictures": pictures,
         "overlays": pictures,
-        "curves": _curves(history.parent / images.name, images, names),
+        "curves": _curves(history, params.images.split_ids, names),
     }
 
 
-def _row(name: str, metrics: Mapping[str, float], images: ImagesParams) -> dict[str, Any]:
-    row = images.rows[name]
+def _row(name: str, metrics: Mapping[str, float], block: Block) -> dict[str, Any]:
+    row = block.rows[name]
     found = {k.removeprefix(f"{name}/"): v for k, v in metrics.items() if k.startswith(f"{name}/")}
-    if row.slim is not None:
-        cut = f"plan {row.slim.plan}, kernels: {row.slim.choice}"
+    if row.start.slim is not None:
+        cut = f"plan {row.start.slim.plan}, kernels: {row.start.slim.choice}"
     else:
-        cut = "none" if row.init is None else f"none, trained on from {row.init}"
+        cut = "none" if row.start.init is None else f"none, trained on from {row.start.init}"
     return {
         "name": name,
         "network": f"{row.network.backbone}, width {row.network.width}",
@@ -115,10 +114,10 @@ def _paper(results: Path) -> dict[str, Any]:
     return {"rows": rows, "notes": list(notes), "any": any(r["comparable"] for r in rows)}
 
 
-def _curves(history: Path, images: ImagesParams, names: list[str]) -> list[dict[str, Any]]:
+def _curves(history: Path, split_ids: Sequence[str], names: list[str]) -> list[dict[str, Any]]:
     cards = []
     for name in names:
-        charts = row_charts(history, name, images.split_ids, "spatial")
+        charts = row_charts(history, name, split_ids, "spatial")
         if charts:
             cards.append({"row": name, "charts": charts})
     return cards

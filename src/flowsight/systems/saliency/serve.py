@@ -19,14 +19,13 @@ from flowsight.serving import images, result, shown
 from flowsight.serving.images import ImageInMemory
 from flowsight.serving.memory import Limits, Needs
 from flowsight.serving.result import Update
-from flowsight.systems.saliency.params import ImageRowParams
+from flowsight.systems.saliency.params import SYSTEM, ImageRowParams
 
 if TYPE_CHECKING:
     from torch import nn
 
     from flowsight.serving.bundle import Bundle
 
-NAME = "saliency"
 ROW = ImageRowParams
 SUBJECT = "images"
 INPUT = "image"
@@ -111,28 +110,28 @@ def served_row(params: Params) -> str:
     """The row that is served: the first one with fewer kernels, else the first.
 
     In every recipe that is the network the paper ends with, beside which the base and its other
-    plans stand; what a study adds comes behind it. `serve.saliency` names another.
+    plans stand; what a study adds comes behind it. `systems.saliency.serve` names another.
 
     Raises:
-        InputError: no images in the parameters, or no row of that name.
+        InputError: the system does not run, or has no row of that name.
     """
-    rows = params.saliency().rows
-    if params.serve.saliency is not None:
-        return chosen_row(params.serve.saliency, rows, NAME)
-    return min(rows, key=lambda name: rows[name].slim is None)
+    rows = params.system(SYSTEM).rows
+    if params.system(SYSTEM).serve is not None:
+        return chosen_row(params.system(SYSTEM).serve, rows, SYSTEM)
+    return min(rows, key=lambda name: rows[name].start.slim is None)
 
 
 def data(params: Params) -> Data:
     """Images with masks."""
-    block = params.saliency()
-    return Data(block.name, block.split_ids, block.rows)
+    block = params.system(SYSTEM)
+    return Data(params.images.name, params.images.split_ids, block.rows)
 
 
 def describe(params: Params, split: str, source: Source) -> Described:
     """One row, see `served_row`, and the plan that says how many of its kernels are left."""
-    row, block = served_row(params), params.saliency()
+    row, block = served_row(params), params.system(SYSTEM)
     own = {"row": row, "plan": block.plan_of(block.row(row))}
-    return Described(own, (row,), {row: f"checkpoints/{block.name}/{row}-{split}"})
+    return Described(own, (row,), {row: f"checkpoints/{params.images.name}/{row}-{split}"})
 
 
 def selection(description: Mapping[str, Any]) -> dict[str, str]:

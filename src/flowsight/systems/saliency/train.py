@@ -10,8 +10,7 @@ from flowsight import files, tracking
 from flowsight.params import config
 from flowsight.params.config import Params
 from flowsight.pipeline import dvc_yaml
-from flowsight.systems.saliency.instances import SYSTEM
-from flowsight.systems.saliency.params import ImageRowParams
+from flowsight.systems.saliency.params import SYSTEM, ImageRowParams
 from flowsight.training import schedule
 
 
@@ -26,10 +25,10 @@ def train(
     history: Path,
     init: Path | None = None,
 ) -> None:
-    """Train a row of `images.rows` and write its checkpoint and history.
+    """Train a row and write its checkpoint and history.
 
     Args:
-        row: key of `images.rows`.
+        row: its name.
         raw, pairs, split: see `image_pairs.load_pairs`.
         stage: its name in `dvc.yaml`; all that goes into it is the key of the scratch folder.
         out: folder for `model.pt`.
@@ -37,8 +36,8 @@ def train(
         init: folder of the checkpoint that is slimmed and goes on.
     """
     params = config.load()
-    images = params.saliency()
-    row_params = images.row(row)
+    block = params.system(SYSTEM)
+    row_params = block.row(row)
     stage_hash = dvc_yaml.stage_key(stage)
     with _tracked(out.name, row, row_params, params, split, stage, stage_hash) as log:
         # after the tracker has started: both take seconds to load, each on its own core
@@ -47,10 +46,10 @@ def train(
         from flowsight.systems.saliency import training
         from flowsight.training import resume
 
-        network, key = row_params.network, f"{stage}/{stage_hash}"
+        key = f"{stage}/{stage_hash}"
         state, epochs = training.fit(
             row_name=row,
-            images=images,
+            block=block,
             raw=raw,
             pairs=pairs,
             split_id=split,
@@ -60,7 +59,9 @@ def train(
             log=log,
             init=init,
             pretrained=(
-                networks.named_weights(network.weights, network.backbone) if init is None else None
+                networks.named_weights(row_params.start.weights, row_params.network.backbone)
+                if init is None
+                else None
             ),
         )
         with files.atomic_dir(out) as folder:
@@ -79,7 +80,7 @@ def _tracked(
     stage_hash: str,
 ) -> AbstractContextManager[tracking.Log]:
     tags = {
-        "dataset": params.saliency().name,
+        "dataset": params.images.name,
         "recipe": params.recipe,
         "row": row,
         "split": split,

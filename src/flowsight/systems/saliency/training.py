@@ -17,7 +17,7 @@ from flowsight.nn import seeding
 from flowsight.nn.slimming import Batch
 from flowsight.systems.saliency import networks
 from flowsight.systems.saliency.batches import PairDataset, as_read
-from flowsight.systems.saliency.params import ImageRowParams, ImagesParams
+from flowsight.systems.saliency.params import Block, ImageRowParams
 from flowsight.training import loop
 from flowsight.training.batches import EpochBatches
 from flowsight.training.loop import Log, Work
@@ -30,7 +30,7 @@ _SCORED = 4
 def fit(
     *,
     row_name: str,
-    images: ImagesParams,
+    block: Block,
     raw: Path,
     pairs: Path,
     split_id: str,
@@ -44,12 +44,12 @@ def fit(
     """Train a row on the training pairs of a split; slim it first where the row says so.
 
     Args:
-        row_name: key of `images.rows`.
-        images: rows, plans and how pairs are read.
+        row_name: a row's name.
+        block: rows and plans.
         raw, pairs, split_id: see `image_pairs.load_pairs`.
         seed, threads: of the parameters.
         scratch_key, log: see `training.loop.fit`.
-        init: folder of the checkpoint of `row.init`.
+        init: folder of the checkpoint of `row.start.init`.
         pretrained: weights of the backbone to start from, without `init`.
 
     Returns:
@@ -59,15 +59,15 @@ def fit(
         InputError: no training pairs, weights or a plan that do not fit, a loss that is not finite.
         ResourceError: the device's memory does not hold a batch.
     """
-    row = images.rows[row_name]
+    row = block.rows[row_name]
     found = load_pairs(raw, pairs, split_id)
     with seeding.reproducible(threads):
         seeding.seed_everything(seed)
         if init is None:
             network = networks.build(row, pretrained)
         else:
-            network = networks.restored(images.rows[str(row.init)], {}, init)
-            network = _slim(network, row, images, found, seed)
+            network = networks.restored(block.rows[str(row.start.init)], {}, init)
+            network = _slim(network, row, block, found, seed)
         return loop.fit_network(
             network,
             _work(found, row, seed, pairs / "splits" / f"{split_id}.csv"),
@@ -80,14 +80,14 @@ def fit(
 
 
 def _slim(
-    network: nn.Module, row: ImageRowParams, images: ImagesParams, pairs: Sequence[Pair], seed: int
+    network: nn.Module, row: ImageRowParams, block: Block, pairs: Sequence[Pair], seed: int
 ) -> nn.Module:
     own = [pair for pair in pairs if pair.subset == "train"]
     where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     slim = networks.slimmed(
         network.to(where),
         row,
-        images.plan_of(row),
+        block.plan_of(row),
         seed=seed,
         batches=scoring_batches(own, row, seed, where),
     )
@@ -98,11 +98,11 @@ def scoring_batches(
     pairs: Sequence[Pair], row: ImageRowParams, seed: int, where: torch.device
 ) -> Iterator[Batch]:
     """Training images, as they are tested, on which Taylor scores are computed."""
-    if row.slim is None or not pairs:
+    if row.start.slim is None or not pairs:
         return
     dataset = PairDataset(pairs, row.input, train=False, seed=seed)
     order = EpochBatches(len(pairs), batch_size=len(pairs), seed=seed).order(0)
-    chosen = order[: row.slim.num_images].tolist()
+    chosen = order[: row.start.slim.num_images].tolist()
     for start in range(0, len(chosen), _SCORED):
         x, target, _ = dataset.__getitems__([(0, i) for i in chosen[start : start + _SCORED]])
         yield x.to(where), target.to(where)
@@ -125,7 +125,7 @@ def _work(pairs: Sequence[Pair], row: ImageRowParams, seed: int, where: Path) ->
 
     def task(network: nn.Module, weight: Callable[[int], float]) -> Any:
         module = importlib.import_module("flowsight.systems.saliency.task")
-        return module.build(network, loss=row.loss, params=row.train, weight=weight)
+        return module.build(network, loss=row.train.loss, params=row.train, weight=weight)
 
     return Work(
         num_train=len(subsets["train"]),

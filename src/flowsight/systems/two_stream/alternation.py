@@ -22,7 +22,9 @@ from flowsight.classifiers.params import RowParams
 from flowsight.errors import InputError
 from flowsight.nn import checkpoint
 from flowsight.params.config import Params
+from flowsight.systems.two_stream import network
 from flowsight.systems.two_stream.maps import extraction
+from flowsight.systems.two_stream.params import SYSTEM
 from flowsight.training import loop, resume, schedule
 from flowsight.training.loop import Log
 from flowsight.training.schedule import Epoch
@@ -71,7 +73,7 @@ def alternate(
     Raises:
         InputError: fewer epochs than rounds; what training and extraction refuse.
     """
-    rounds = params.alternation.rounds
+    rounds = params.system(SYSTEM).alternation.rounds
     shares = {one.name: parts(one.row.train.epochs, rounds, one.name) for one in (first, second)}
     newest: dict[str, Path] = {}  # stream -> the folder of its last step
     for number in range(rounds):
@@ -124,9 +126,10 @@ def _step(
     scratch_key: str,
 ) -> None:
     """Train a stream for a round, then draw its maps."""
-    row = own.row if maps is not None else dataclasses.replace(own.row, maps=None)
+    row = own.row if maps is not None else _without_maps(own.row)
     if not (step / "model").is_dir():
         state, history = loop.fit(
+            model=network,
             row=row,
             row_name=own.name,
             params=params,
@@ -147,7 +150,7 @@ def _step(
     extraction.extract(
         name=own.name,
         row=row,
-        attention=params.attention,
+        attention=params.system(SYSTEM).attention,
         manifest=manifest,
         split=split,
         packs=own.packs,
@@ -158,6 +161,10 @@ def _step(
         threads=params.threads,
         maps=maps,
     )
+
+
+def _without_maps(row: RowParams) -> RowParams:
+    return dataclasses.replace(row, start=dataclasses.replace(row.start, maps=None))
 
 
 def _publish(own: Partner, steps: Sequence[Path]) -> None:

@@ -27,13 +27,13 @@ from flowsight.evaluation.predictions import (
 from flowsight.files import atomic_dir, write_csv, write_json
 from flowsight.metrics import classification
 from flowsight.metrics.bootstrap import Resampling
-from flowsight.params.config import FusionParams, Params
+from flowsight.params.config import Params
 from flowsight.systems.two_stream import gallery, paper, scoring
+from flowsight.systems.two_stream.params import SYSTEM, FusionParams
 from flowsight.systems.two_stream.scoring import STREAMS, SplitResult
 
 __all__ = ["Folders", "evaluate", "shown_maps", "system_fusions"]
 
-SYSTEM = "two_stream"
 _DECIMALS = 6
 
 
@@ -48,15 +48,15 @@ def evaluate(params: Params, folders: Folders, out: Path) -> None:
     Raises:
         InputError: predictions are missing or do not fit the splits.
     """
-    fusions = system_fusions(SYSTEM, params)
+    fusions = system_fusions(params)
     classes = read_classes(folders.manifest)
     splits = {
         s: read_table(folders.splits / f"{s}.csv", ("clip_id", "subset")) for s in params.splits.ids
     }
     results = _fused_results(fusions, params, folders, classes)
     resampling = Resampling(
-        num_samples=params.evaluate.bootstrap_samples,
-        confidence=params.evaluate.confidence,
+        num_samples=params.system(SYSTEM).evaluate.bootstrap_samples,
+        confidence=params.system(SYSTEM).evaluate.confidence,
         seed=params.seed,
     )
     counts = _status_counts(folders.status)
@@ -68,7 +68,7 @@ def evaluate(params: Params, folders: Folders, out: Path) -> None:
         dict(zip(clips["clip_id"], clips["label"].map(classes.index), strict=True)),
         attention=folders.attention,
         truth=folders.truth,
-        num_frames=params.evaluate.localization_frames,
+        num_frames=params.system(SYSTEM).evaluate.localization_frames,
     )
     metrics: dict[str, float] = scoring.flat_metrics(table, results, resampling)
     metrics |= localization.flat_metrics(found)
@@ -78,7 +78,9 @@ def evaluate(params: Params, folders: Folders, out: Path) -> None:
         write_json({name: _rounded(value) for name, value in metrics.items()},
                    folder / "metrics.json")  # fmt: skip
         write_csv(table.round(_DECIMALS), folder / "per_split.csv")
-        differences = scoring.comparisons(results, resampling, params.evaluate.headline)
+        differences = scoring.comparisons(
+            results, resampling, params.system(SYSTEM).evaluate.headline
+        )
         write_csv(differences.round(_DECIMALS), folder / "comparisons.csv")
         write_csv(found.round(_DECIMALS), folder / "localization.csv")
         write_csv(paper.paper_table(table, params, counts), folder / "paper_table.csv")
@@ -88,22 +90,9 @@ def evaluate(params: Params, folders: Folders, out: Path) -> None:
         gallery.write_overlays(fusions, params, folders, joined, folder / "overlays")
 
 
-def system_fusions(system: str, params: Params) -> dict[str, FusionParams]:
-    """Fusions whose two rows belong to the system, in the parameters' order.
-
-    Raises:
-        InputError: there is none.
-    """
-    fusions = {
-        name: pair
-        for name, pair in params.evaluate.fusions.items()
-        if {params.row(pair.spatial).system, params.row(pair.temporal).system} == {system}
-    }
-    if not fusions:
-        raise InputError(
-            f"expected a fusion of rows of system {system!r} in `evaluate.fusions`, got "
-            f"{', '.join(params.evaluate.fusions) or 'none'}; add one or name another system"
-        )
+def system_fusions(params: Params) -> dict[str, FusionParams]:
+    """Its fusions, in the parameters' order."""
+    fusions: dict[str, FusionParams] = params.system(SYSTEM).evaluate.fusions
     return fusions
 
 
@@ -132,7 +121,9 @@ def _fused_results(
             if not (first.subsets == "test").any():
                 raise InputError(f"expected test clips in split {split_id}, got none; see splits")
             results.append(
-                scoring.fuse_split(name, split_id, first, second, params.evaluate.fusion_steps)
+                scoring.fuse_split(
+                    name, split_id, first, second, params.system(SYSTEM).evaluate.fusion_steps
+                )
             )
     return results
 

@@ -8,6 +8,7 @@ from flowsight.classifiers.params import ExplainsParams
 from flowsight.errors import InputError
 from flowsight.params import config
 from flowsight.params.config import Params
+from flowsight.systems.two_stream.params import SYSTEM
 
 
 def explain(
@@ -42,7 +43,7 @@ def explain(
     extraction.extract(
         name=row,
         row=params.row(row),
-        attention=params.attention,
+        attention=params.system(SYSTEM).attention,
         manifest=manifest,
         split=split,
         packs=packs,
@@ -82,7 +83,7 @@ def learn(
     params = config.load()
     explains = _explains(row, params)
     if explains.through is None:
-        raise InputError(f"expected rows.{row}.explains.through to name a row, got null")
+        raise InputError(f"expected rows.{row}.start.explains.through to name a row, got null")
     from flowsight.systems.two_stream.maps import learnt
 
     learnt.extract_learnt(
@@ -90,7 +91,7 @@ def learn(
         row=params.row(row),
         through=params.row(explains.through),
         area_weight=explains.area_weight,
-        attention=params.attention,
+        attention=params.system(SYSTEM).attention,
         manifest=manifest,
         split=split,
         packs=packs,
@@ -105,7 +106,7 @@ def learn(
 
 
 def _explains(row: str, params: Params) -> ExplainsParams:
-    explains = params.row(row).explains
+    explains = params.row(row).start.explains
     if explains is None:
-        raise InputError(f"expected rows.{row}.explains to name a row, got null; see docs")
+        raise InputError(f"expected rows.{row}.start.explains to name a row, got null; see docs")
     return explains

@@ -11,8 +11,9 @@ from flowsight.classifiers.folders import Folders
 from flowsight.evaluation import figures, overlays
 from flowsight.evaluation.predictions import read_table, records
 from flowsight.files import write_csv
-from flowsight.params.config import FusionParams, Params
+from flowsight.params.config import Params
 from flowsight.progress import track
+from flowsight.systems.two_stream.params import SYSTEM, FusionParams
 
 COLUMNS = ("picture", "clip_id", "split_id", "frame", "label", "predicted", "prob")
 
@@ -35,7 +36,7 @@ def write_overlays(
             fusion uses maps.
     """
     attended = [n for n, pair in fusions.items() if all(_maps(pair, params))]
-    attended.sort(key=lambda name: name == params.evaluate.headline)
+    attended.sort(key=lambda name: name == params.system(SYSTEM).evaluate.headline)
     index = (
         _draw(attended[-1], fusions[attended[-1]], params, folders, joined, out) if attended else []
     )
@@ -44,7 +45,7 @@ def write_overlays(
 
 def _maps(pair: FusionParams, params: Params) -> tuple[str | None, str | None]:
     """Rows whose maps the spatial (T) and the temporal stream (S) see."""
-    return params.row(pair.spatial).maps, params.row(pair.temporal).maps
+    return params.row(pair.spatial).start.maps, params.row(pair.temporal).start.maps
 
 
 def _draw(
@@ -60,7 +61,9 @@ def _draw(
     own = own[(own["stream"] == "fused") & (own["subset"] == "test")]
     by_clip = {row["clip_id"]: row for row in records(own[["clip_id", *COLUMNS[4:]]])}
     labels = [row["label"] for row in by_clip.values()]
-    chosen = overlays.choose_clips(list(by_clip), labels, params.evaluate.num_overlays)
+    chosen = overlays.choose_clips(
+        list(by_clip), labels, params.system(SYSTEM).evaluate.num_overlays
+    )
     clips = read_table(folders.manifest / "clips.csv", ("clip_id", "shard"))
     shards = dict(zip(clips["clip_id"], clips["shard"], strict=True))
     temporal_maps, spatial_maps = _maps(pair, params)

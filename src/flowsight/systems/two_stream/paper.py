@@ -8,6 +8,7 @@ import pandas as pd
 
 from flowsight.evaluation.printed import OFFICIAL_SPLITS, Printed, beside_printed
 from flowsight.params.config import Params
+from flowsight.systems.two_stream.params import SYSTEM
 
 _STREAM_OF_ITEM = {"spatial": "spatial", "temporal": "temporal", "fusion": "fused"}
 # the thesis prints these two methods' numbers as their own papers report them
@@ -26,7 +27,9 @@ def paper_table(scores: pd.DataFrame, params: Params, counts: Mapping[str, int])
         Columns table, dataset, split, item, method, metric, value, ours (empty: nothing of ours
         stands for this row), comparable, why.
     """
-    methods = {f.method: name for name, f in params.evaluate.fusions.items() if f.method}
+    methods = {
+        f.method: name for name, f in params.system(SYSTEM).evaluate.fusions.items() if f.method
+    }
 
     def scores_of(printed: Printed, name: str) -> pd.DataFrame:
         stream = _STREAM_OF_ITEM[printed["item"]]
@@ -55,12 +58,12 @@ def _differences(printed: Printed, fusion: str, params: Params) -> list[str]:
 
 
 def _network_differences(fusion: str, params: Params) -> list[str]:
-    pair = params.evaluate.fusions[fusion]
-    networks = [params.rows[name].network for name in (pair.spatial, pair.temporal)]
+    pair = params.system(SYSTEM).evaluate.fusions[fusion]
+    rows = [params.row(name) for name in (pair.spatial, pair.temporal)]
     reasons = []
-    others: Sequence[str] = sorted({n.backbone for n in networks} - {"inception_v3"})
+    others: Sequence[str] = sorted({row.network.backbone for row in rows} - {"inception_v3"})
     if others:
         reasons.append(f"backbone {', '.join(others)}, not inception_v3")
-    if any(n.weights is None for n in networks):
+    if any(row.start.weights is None for row in rows):
         reasons.append("trained from scratch, not from ImageNet weights")
     return reasons

@@ -21,9 +21,9 @@ from flowsight.reporting.charts import confusion_chart
 from flowsight.reporting.curves import row_charts
 from flowsight.systems.two_stream import schedules
 from flowsight.systems.two_stream.evaluate import shown_maps, system_fusions
+from flowsight.systems.two_stream.params import SYSTEM
 from flowsight.systems.two_stream.scoring import STREAMS
 
-SYSTEM = "two_stream"
 _MEASURES = (
     ("pointing_game", "pointing game", "the map's strongest point lies on the actor"),
     ("energy_in_mask", "energy inside", "share of the map's energy that lies on the actor"),
@@ -44,7 +44,9 @@ def content(results: Path, history: Path, manifest: Path, params: Params) -> dic
     classes = read_classes(manifest)
     names = fusion_names(params)
     fusions = [_fusion(name, label, metrics) for name, label in names.items()]
-    best = next((f for f in fusions if f["name"] == params.evaluate.headline), fusions[-1])
+    best = next(
+        (f for f in fusions if f["name"] == params.system(SYSTEM).evaluate.headline), fusions[-1]
+    )
     differences = read_table(results / "comparisons.csv", ("method", "baseline", "difference"))
     return {
         "id": SYSTEM,
@@ -62,7 +64,7 @@ def content(results: Path, history: Path, manifest: Path, params: Params) -> dic
         "chance": 1 / len(classes),
         "num_classes": len(classes),
         "num_test_clips": int(metrics["num_test_clips"]),
-        "confidence": params.evaluate.confidence,
+        "confidence": params.system(SYSTEM).evaluate.confidence,
         "weights": _weights(results, names),
         "per_split": _per_split(results, names),
         "paper": _paper(results),
@@ -70,21 +72,23 @@ def content(results: Path, history: Path, manifest: Path, params: Params) -> dic
         "overlays": _overlays(results),
         "confusions": _confusions(results, names, classes),
         "curves": _curves(history, params),
-        "schedules": schedules.content(history, params, SYSTEM),
+        "schedules": schedules.content(history, params),
     }
 
 
 def fusion_names(params: Params) -> dict[str, str]:
     """What people call each fusion: with or without attention, the name added if that repeats."""
-    fusions = system_fusions(SYSTEM, params)
+    fusions = system_fusions(params)
     labels = {n: _label(params.row(p.spatial), params.row(p.temporal)) for n, p in fusions.items()}
     seen = list(labels.values())
     return {n: f"{v} ({n})" if seen.count(v) > 1 else v for n, v in labels.items()}
 
 
 def _label(spatial: RowParams, temporal: RowParams) -> str:
-    controls = {spatial.map_control, temporal.map_control}
-    own = [row.maps is not None and row.map_control is None for row in (spatial, temporal)]
+    controls = {spatial.start.map_control, temporal.start.map_control}
+    own = [
+        row.start.maps is not None and row.start.map_control is None for row in (spatial, temporal)
+    ]
     if all(own):
         return "With attention"
     if any(own):
@@ -164,7 +168,7 @@ def _paper(results: Path) -> dict[str, Any]:
 
 def _localization(results: Path, metrics: Mapping[str, float], params: Params) -> dict[str, Any]:
     table = read_table(results / "localization.csv", ("row", "subset", "pointing_game", "chance"))
-    scored = shown_maps(system_fusions(SYSTEM, params), params)
+    scored = shown_maps(system_fusions(params), params)
     maps = []
     for row, shown in scored.items():
         key = f"localization/{row}"
@@ -184,7 +188,7 @@ def _localization(results: Path, metrics: Mapping[str, float], params: Params) -
 def _source(scores: dict[str, Any], shown: Mapping[str, Shown], params: Params) -> str:
     """What made the maps of a subset."""
     maps = shown[scores["row"]]
-    explains = params.row(maps.row).explains
+    explains = params.row(maps.row).start.explains
     if maps.control == "constant":
         return "no network"
     learnt = explains is not None and explains.through is not None
@@ -195,9 +199,9 @@ def _source(scores: dict[str, Any], shown: Mapping[str, Shown], params: Params) 
 
 def _headline_maps(params: Params) -> list[str | None]:
     """Rows whose maps the fusion sees that the page is about."""
-    fusions = system_fusions(SYSTEM, params)
-    best = fusions.get(params.evaluate.headline or "", list(fusions.values())[-1])
-    return [params.row(row).maps for row in (best.spatial, best.temporal)]
+    fusions = system_fusions(params)
+    best = fusions.get(params.system(SYSTEM).evaluate.headline or "", list(fusions.values())[-1])
+    return [params.row(row).start.maps for row in (best.spatial, best.temporal)]
 
 
 def _how(name: str, shown: Shown, params: Params) -> str:
@@ -207,7 +211,7 @@ def _how(name: str, shown: Shown, params: Params) -> str:
         return f"{what}, as {name} sees them"
     row = params.row(shown.row)
     layers = " + ".join(row.network.target_layers)
-    explains = row.explains
+    explains = row.start.explains
     if explains is None:
         return f"Grad-CAM of {layers}"
     if explains.through is not None:
@@ -252,7 +256,7 @@ def _confusions(
 def _curves(history: Path, params: Params) -> list[dict[str, Any]]:
     """Loss and accuracy of each row, one pair of lines per split; rows without history left out."""
     cards = []
-    for name, row in params.rows_of(SYSTEM).items():
+    for name, row in params.system(SYSTEM).rows.items():
         stream = _stream(name, params)
         charts = row_charts(history, name, params.splits.ids, stream)
         if not charts:
@@ -261,9 +265,13 @@ def _curves(history: Path, params: Params) -> list[dict[str, Any]]:
             {
                 "row": name,
                 "stream": stream,
-                "phase": f"goes on from {row.init}" if row.init else "first phase",
+                "phase": f"goes on from {row.start.init}" if row.start.init else "first phase",
                 "input": f"{'RGB' if stream == 'spatial' else 'flow'} + "
-                + (f"maps of {row.maps}" if row.maps else f"maps at {row.input.map_value:g}"),
+                + (
+                    f"maps of {row.start.maps}"
+                    if row.start.maps
+                    else f"maps at {row.input.map_value:g}"
+                ),
                 "charts": charts,
             }
         )

@@ -12,30 +12,32 @@ from flowsight.classifiers.params import RowParams
 from flowsight.params.config import Params
 from flowsight.reporting.charts import Line, line_chart
 from flowsight.systems.two_stream.evaluate import system_fusions
+from flowsight.systems.two_stream.params import SYSTEM
 
 _QUANTITIES = (("accuracy", "accuracy", 100, 100.0, " %"), ("loss", "loss", 1, None, ""))
 
 
-def content(history: Path, params: Params, system: str) -> list[dict[str, Any]]:
+def content(history: Path, params: Params) -> list[dict[str, Any]]:
     """A card per stream that was trained both ways; none where only one way was gone.
 
     Args:
         history: folder of `<row>-<split>.csv`.
         params: all parameters; the headline's rows stand for two phases.
-        system: key of the systems.
     """
-    headline = system_fusions(system, params).get(params.evaluate.headline or "")
+    headline = system_fusions(params).get(params.system(SYSTEM).evaluate.headline or "")
     if headline is None:
         return []
     cards = []
     for phased in (headline.spatial, headline.temporal):
         row = params.row(phased)
-        turns = [n for n, other in params.rows.items() if _is_same_stream(other, row)]
+        turns = [
+            n for n, other in params.system(SYSTEM).rows.items() if _is_same_stream(other, row)
+        ]
         turns = [n for n in turns if in_turns(n, params)]
-        if row.init is None or not turns:
+        if row.start.init is None or not turns:
             continue
         curves = {
-            "two phases": _mean(history, [row.init, phased], params),
+            "two phases": _mean(history, [row.start.init, phased], params),
             "in turns": _mean(history, [turns[0]], params),
         }
         if not any(table.empty for table in curves.values()):
@@ -47,11 +49,15 @@ def content(history: Path, params: Params, system: str) -> list[dict[str, Any]]:
 def in_turns(name: str, params: Params) -> bool:
     """Whether a row and the one whose maps it sees are trained in turn (`alternation`)."""
     row = params.row(name)
-    return row.init is None and row.maps in params.rows and params.row(row.maps).maps == name
+    return (
+        row.start.init is None
+        and row.start.maps in params.system(SYSTEM).rows
+        and params.row(row.start.maps).start.maps == name
+    )
 
 
 def _is_same_stream(one: RowParams, other: RowParams) -> bool:
-    return one.system == other.system and one.input.modality == other.input.modality
+    return one.input.modality == other.input.modality
 
 
 def _mean(history: Path, rows: list[str], params: Params) -> pd.DataFrame:

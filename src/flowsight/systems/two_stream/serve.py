@@ -20,13 +20,13 @@ from flowsight.serving.memory import ClipInMemory, Limits, Needs
 from flowsight.serving.result import Prediction, Update
 from flowsight.systems.two_stream import choosing
 from flowsight.systems.two_stream.choosing import STREAMS
+from flowsight.systems.two_stream.params import SYSTEM
 from flowsight.video import film
 
 if TYPE_CHECKING:
     from flowsight.serving.bundle import Bundle
     from flowsight.systems.two_stream.served import TwoStream
 
-NAME = "two_stream"
 ROW = RowParams
 SUBJECT = "clips"
 INPUT = "video"
@@ -39,17 +39,17 @@ ENDINGS = film.ENDINGS
 
 def data(params: Params) -> Data:
     """Clips."""
-    return serve.data(params)
+    return serve.data(params, SYSTEM)
 
 
 def describe(params: Params, split: str, source: Source) -> Described:
     """The first fusion of rows that use each other's maps, see `choosing.served_fusion`."""
-    name, fusion = choosing.served_fusion(params, NAME)
+    name, fusion = choosing.served_fusion(params)
     checkpoints = choosing.checkpoints(params, fusion, split)
-    weight = choosing.weight(source, NAME, name, split, params)
+    weight = choosing.weight(source, SYSTEM, name, split, params)
     own = {
         **serve.described(params, source.root),
-        "attention": {"hidden_channels": params.attention.hidden_channels},
+        "attention": {"hidden_channels": params.system(SYSTEM).attention.hidden_channels},
         "fusion": {"name": name, "method": fusion.method, **asdict(weight)},
         "streams": {stream: getattr(fusion, stream) for stream in STREAMS},
     }

@@ -24,6 +24,7 @@ from flowsight.errors import InputError
 from flowsight.serving import restoring
 from flowsight.serving.memory import ClipInMemory
 from flowsight.serving.result import Bytes, Update
+from flowsight.systems.two_stream import network as network_module
 from flowsight.systems.two_stream.choosing import STREAMS
 from flowsight.systems.two_stream.maps import attention_net, extraction
 from flowsight.systems.two_stream.maps.attention_net import AttentionNetwork
@@ -76,10 +77,10 @@ def restore(shelf: Shelf) -> TwoStream:
 
 def _stream(shelf: Shelf, name: str) -> ServedStream:
     row = shelf.rows[name]
-    before = str(row.init)
+    before = str(row.start.init)
     # memory formats as the pipeline has them: others may change the last bits
-    phase1 = restoring.network(shelf, before).to(shelf.device).eval()
-    phase2 = restoring.network(shelf, name).to(shelf.device)
+    phase1 = restoring.network(network_module, shelf, before).to(shelf.device).eval()
+    phase2 = restoring.network(network_module, shelf, name).to(shelf.device)
     return ServedStream(
         row=row,
         phase1_row=shelf.rows[before],

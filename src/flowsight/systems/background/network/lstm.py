@@ -76,7 +76,7 @@ class PeepholeLSTM(nn.Module):
         """The other half start as what is seen now, of the same features, unit by unit.
 
         The difference of a pair is then near zero wherever nothing changes, whatever the level, and
-        the next part has only to weigh it; docs/architecture.md tells what that gains. Training
+        the next part has only to weigh it; README.md of this system tells what that gains. Training
         sequences must then last longer than the memories, or nothing tells what comes later.
         """
         half = units // 2

@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from flowsight.batches.clips import Clip, full_frames, load_clips
+from flowsight.batches.clips import UNKNOWN, Clip, full_frames, load_clips
 from flowsight.batches.params import InputParams
 from flowsight.classifiers import networks
 from flowsight.classifiers.params import RowParams
@@ -31,16 +31,14 @@ from flowsight.files import atomic_dir, write_csv
 from flowsight.nn import checkpoint as checkpoints
 from flowsight.nn import seeding
 from flowsight.nn.gradcam import explain, layer_features, normalise
-from flowsight.params.config import AttentionParams
 from flowsight.progress import track
+from flowsight.systems.two_stream import network as network_module
 from flowsight.systems.two_stream.maps import map_files
 from flowsight.systems.two_stream.maps.attention_net import AttentionNetwork
 from flowsight.systems.two_stream.maps.key_frames import EVERY_FRAME, KeyFrames
 from flowsight.systems.two_stream.maps.learning import Example, Learnt, learn
 from flowsight.systems.two_stream.maps.map_files import evenly, quantise
-
-UNKNOWN = -1
-"""Label of clips whose class must not be used."""
+from flowsight.systems.two_stream.params import AttentionParams
 
 _FRAMES_AT_ONCE = 32
 _EXAMPLE_BYTES = 2 << 30  # features kept for learning; more clips get fewer frames each
@@ -150,7 +148,7 @@ def load_stream(row: RowParams, num_classes: int, checkpoint: Path) -> Stream:
     Raises:
         InputError: the checkpoint is broken or of another network.
     """
-    network = networks.build(row, num_classes)
+    network = networks.build(network_module, row, num_classes)
     checkpoints.restore(network, checkpoint / "model.pt")
     network = network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     return Stream(network, row.network.target_layers, row.input, row.network.map_channel)

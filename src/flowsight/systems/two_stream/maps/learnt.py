@@ -20,7 +20,6 @@ from flowsight.files import atomic_dir, write_csv
 from flowsight.nn import checkpoint as checkpoints
 from flowsight.nn import seeding
 from flowsight.nn.gradcam import layer_features
-from flowsight.params.config import AttentionParams
 from flowsight.progress import track
 from flowsight.systems.two_stream.maps import learning
 from flowsight.systems.two_stream.maps.extraction import (
@@ -36,6 +35,7 @@ from flowsight.systems.two_stream.maps.extraction import (
 from flowsight.systems.two_stream.maps.gating import GatedFrame, GatedLoss
 from flowsight.systems.two_stream.maps.learning import Learnt
 from flowsight.systems.two_stream.maps.map_files import evenly
+from flowsight.systems.two_stream.params import AttentionParams
 
 
 def extract_learnt(
