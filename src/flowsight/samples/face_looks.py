@@ -69,7 +69,7 @@ class Gesture:
 
 
 _GESTURES = {
-    "angry": Gesture(brow_raise=-0.07, brow_tilt=0.16, eye_open=0.85, squint=0.35, curve=-0.06,
+    "angry": Gesture(brow_raise=-0.08, brow_tilt=0.19, eye_open=0.85, squint=0.35, curve=-0.06,
                      width=0.9, folds=0.2),
     "disgust": Gesture(brow_raise=-0.05, brow_tilt=0.06, eye_open=0.55, squint=0.6, curve=-0.1,
                        opening=0.045, lip_raise=0.075, teeth=0.6, width=0.9, folds=0.8),
@@ -77,11 +77,11 @@ _GESTURES = {
                     width=1.18, teeth=0.45),
     "happy": Gesture(brow_raise=0.02, eye_open=0.85, squint=0.5, curve=0.15, opening=0.055,
                      width=1.2, teeth=0.75, folds=0.6),
-    "sad": Gesture(brow_raise=0.0, brow_tilt=-0.17, eye_open=0.68, curve=-0.12, width=0.85),
+    "sad": Gesture(brow_raise=0.0, brow_tilt=-0.2, eye_open=0.68, curve=-0.14, width=0.85),
     "surprise": Gesture(brow_raise=0.13, eye_open=1.6, opening=0.17, width=0.6),
     "neutral": Gesture(),
     "contempt": Gesture(eye_open=0.8, squint=0.15, curve=0.01, width=1.0, folds=0.5,
-                        one_sided=0.14),
+                        one_sided=0.19),
 }  # fmt: skip
 _SKINS: tuple[Colour, ...] = (
     (244, 208, 182), (232, 190, 158), (212, 164, 128), (180, 132, 98), (142, 98, 70), (108, 74, 54)
@@ -125,7 +125,7 @@ def draw_gesture(expression: str, rng: np.random.Generator) -> Gesture:
         rng: for strength and differences.
     """
     aim, rest = _GESTURES[expression], Gesture()
-    strength = rng.uniform(0.75, 1.15)
+    strength = rng.uniform(0.8, 1.15)
     numbers = {
         name: getattr(rest, name) + strength * (getattr(aim, name) - getattr(rest, name))
         for name in Gesture.__dataclass_fields__
