@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -19,7 +20,7 @@ from flowsight.classifiers import networks
 from flowsight.datasets.images.labelled import Labelled, load_labelled
 from flowsight.datasets.images.pairs import Image, read_image
 from flowsight.errors import InputError
-from flowsight.nn import checkpoint, cost, seeding
+from flowsight.nn import checkpoint, cost, gradcam, seeding
 from flowsight.progress import track
 from flowsight.systems.expression_recognition import data
 from flowsight.systems.expression_recognition import network as models
@@ -132,3 +133,32 @@ def _write(
     out.mkdir(parents=True, exist_ok=True)
     with files.atomic_file(out / PREDICTIONS) as temporary:
         pq.write_table(pa.table(columns), temporary)
+
+
+def attention_map(
+    network: Expressions, image: Image, row: Row, label: int
+) -> npt.NDArray[np.uint8]:
+    """Where the network looks for a class: Grad-CAM at the last convolution, on the centre crop.
+
+    Args:
+        network: of the row.
+        image: (H, W, 3) uint8 RGB.
+        row: sizes and backbone.
+        label: the class.
+
+    Returns:
+        (H, W) of 0 ... 255; what the crop leaves out is 0.
+    """
+    side, crop = row.input.resize_px, row.input.crop_px
+    crops = data.crops_of(image, row.input, 1)
+    x = data.to_tensor(crops, row.input, row.network.channels)
+    device = next(network.parameters()).device
+    layer = models.target_layer(row.network.backbone)
+    found = gradcam.grad_cam(
+        network, x.to(device), torch.tensor([label], device=device), [layer], size=(crop, crop)
+    )
+    whole, start = np.zeros((side, side), np.float32), (side - crop) // 2
+    whole[start : start + crop, start : start + crop] = found[0].cpu().numpy()
+    height, width = image.shape[:2]
+    scaled = cv2.resize(whole, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.rint(255 * np.clip(scaled, 0, 1)).astype(np.uint8)
