@@ -16,9 +16,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flowsight import files
+from flowsight.datasets import tables
 from flowsight.datasets.grouping import choose_groups
 from flowsight.datasets.images.pairs import IMAGE_SUFFIXES, read_image
 from flowsight.datasets.layout import check_inside, check_name, class_folders, visible
@@ -40,6 +41,8 @@ STATUS = ["item_id", "status", "reason", "duplicate_of"]
 CLASSES = ["index", "label"]
 SPLIT = ["item_id", "subset"]
 _MIN_SIDE_PX = 16
+Item = Mapping[str, str | int]
+"""A line of `items.csv`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +58,7 @@ class Labelled:
     """Training or validation item with the same bytes, of a test item; else empty."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Found:
+class _Found(NamedTuple):
     """A picture that is there."""
 
     item_id: str
@@ -100,9 +102,9 @@ def write_labelled(
         except InputError as error:
             refused[found.item_id] = str(error)
     _gate(raw, len(rows), refused, max_quarantined)
-    classes = _classes(raw, rows, sides)
+    classes = _classes(raw, _by_side(rows, sides, "label"))
     if groups is not None:
-        _check_sides(raw, rows, sides)
+        _check_sides(raw, _by_side(rows, sides, "group"))
     splits = {s: _split(rows, sides, val_share, f"{seed}/{s}") for s in split_ids}
     _write(out, rows, _status(rows, sides, refused), classes, splits)
 
@@ -135,22 +137,18 @@ def _pictures(raw: Path, folder: Path, side: str) -> Iterator[_Found]:
         if seen.setdefault(item_id, path) != path:
             raise InputError(f"expected one picture {item_id}, got {seen[item_id]} and {path}")
         public = side == "test" and path.name.startswith(PUBLIC)
-        yield _Found(item_id=item_id, path=path, label=folder.name, side="val" if public else side)
+        yield _Found(item_id, path, folder.name, "val" if public else side)
 
 
 def _groups(raw: Path) -> dict[str, str] | None:
     """Picture -> group by the folder's own table; None: there is none."""
-    from flowsight.datasets import tables
-
     if not (raw / GROUPS).is_file():
         return None
     table = tables.read(raw / GROUPS, ["image", "group"])
     return dict(zip(table["image"], table["group"], strict=True))
 
 
-def _row(
-    raw: Path, found: _Found, groups: Mapping[str, str] | None, side_px: int | None
-) -> dict[str, str | int]:
+def _row(raw: Path, found: _Found, groups: Mapping[str, str] | None, side_px: int | None) -> Item:
     height, width = read_image(found.path).shape[:2]  # in full: what training would stumble over
     if side_px is not None and (width, height) != (side_px, side_px):
         raise InputError(f"expected {side_px} x {side_px} px, got {width} x {height}")
@@ -185,48 +183,45 @@ def _gate(raw: Path, num_read: int, refused: Mapping[str, str], max_quarantined:
         print(f"warning: {text}; see status.csv", file=sys.stderr)
 
 
-def _classes(
-    raw: Path, rows: Sequence[Mapping[str, str | int]], sides: Mapping[str, str]
-) -> list[str]:
+def _by_side(rows: Sequence[Item], sides: Mapping[str, str], column: str) -> dict[str, set[str]]:
+    """What stands in a column, by side."""
+    found: dict[str, set[str]] = {side: set() for side in SIDES}
+    for row in rows:
+        found[sides[str(row["item_id"])]].add(str(row[column]))
+    return found
+
+
+def _classes(raw: Path, labels: Mapping[str, set[str]]) -> list[str]:
     """Class names in order.
 
     Raises:
         InputError: fewer than two classes train, or others than these test.
     """
-    by_side = {
-        side: {str(r["label"]) for r in rows if sides[str(r["item_id"])] == side} for side in SIDES
-    }
-    if len(by_side["train"]) < 2:
-        raise InputError(f"expected at least two classes in {raw}/train, got {by_side['train']}")
-    if not by_side["test"]:
+    train = labels["train"]
+    if len(train) < 2:
+        raise InputError(f"expected at least two classes in {raw}/train, got {len(train)}")
+    if not labels["test"]:
         raise InputError(f"expected pictures in {raw}/test, found none that can be read")
-    unknown = sorted((by_side["val"] | by_side["test"]) - by_side["train"])
+    unknown = sorted((labels["val"] | labels["test"]) - train)
     if unknown:
         raise InputError(
             f"expected classes that train, got {', '.join(unknown)} outside {raw}/train only; "
             "rename or remove them"
         )
-    if by_side["train"] <= set(ORDER):
-        return [name for name in ORDER if name in by_side["train"]]
-    return sorted(by_side["train"])
+    return [name for name in ORDER if name in train] if train <= set(ORDER) else sorted(train)
 
 
-def _check_sides(
-    raw: Path, rows: Sequence[Mapping[str, str | int]], sides: Mapping[str, str]
-) -> None:
-    groups = {
-        side: {str(r["group"]) for r in rows if sides[str(r["item_id"])] == side} for side in SIDES
-    }
+def _check_sides(raw: Path, groups: Mapping[str, set[str]]) -> None:
     both = sorted(groups["test"] & (groups["train"] | groups["val"]))
     if both:
         raise InputError(
             f"expected no group of {raw / GROUPS} on two sides, got {', '.join(both[:3])}; a test "
-            "face must be nobody's that trains"
+            "picture must be nobody's that trains"
         )
 
 
 def _split(
-    rows: Sequence[Mapping[str, str | int]], sides: Mapping[str, str], val_share: float, key: str
+    rows: Sequence[Item], sides: Mapping[str, str], val_share: float, key: str
 ) -> dict[str, str]:
     """Item -> subset."""
     subsets = {str(row["item_id"]): sides[str(row["item_id"])] for row in rows}
@@ -239,7 +234,7 @@ def _split(
 
 
 def _status(
-    rows: Sequence[Mapping[str, str | int]], sides: Mapping[str, str], refused: Mapping[str, str]
+    rows: Sequence[Item], sides: Mapping[str, str], refused: Mapping[str, str]
 ) -> list[tuple[str, ...]]:
     first: dict[str, str] = {}
     for row in rows:
@@ -256,7 +251,7 @@ def _status(
 
 def _write(
     out: Path,
-    rows: Sequence[Mapping[str, str | int]],
+    rows: Sequence[Item],
     status: Sequence[tuple[str, ...]],
     classes: Sequence[str],
     splits: Mapping[str, Mapping[str, str]],
@@ -291,12 +286,11 @@ def load_labelled(raw: Path, items: Path, split_id: str) -> tuple[list[Labelled]
     )
     twins = _read(items / "status.csv", STATUS).set_index("item_id")["duplicate_of"]
     classes = _read(items / "classes.csv", CLASSES)["label"].tolist()
-    indices = {name: index for index, name in enumerate(classes)}
     found = [
         Labelled(
             item_id=row["item_id"],
             image=raw / row["image"],
-            label=indices[row["label"]],
+            label=classes.index(row["label"]),
             subset=row["subset"],
             duplicate_of=twins[row["item_id"]],
         )
@@ -306,6 +300,4 @@ def load_labelled(raw: Path, items: Path, split_id: str) -> tuple[list[Labelled]
 
 
 def _read(path: Path, columns: list[str]) -> pd.DataFrame:
-    from flowsight.datasets import tables
-
     return tables.read(path, columns).astype(str)
