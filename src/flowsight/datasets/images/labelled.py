@@ -27,7 +27,7 @@ from flowsight.errors import GateError, InputError
 from flowsight.progress import track
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 SIDES = ("train", "val", "test")
 ORDER = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral", "contempt")
@@ -281,11 +281,10 @@ def load_labelled(raw: Path, items: Path, split_id: str) -> tuple[list[Labelled]
     Raises:
         InputError: a table is missing or another one.
     """
-    table = _read(items / "items.csv", ITEMS).merge(
-        _read(items / "splits" / f"{split_id}.csv", SPLIT), on="item_id", validate="one_to_one"
-    )
-    twins = _read(items / "status.csv", STATUS).set_index("item_id")["duplicate_of"]
-    classes = _read(items / "classes.csv", CLASSES)["label"].tolist()
+    subsets = tables.read(items / "splits" / f"{split_id}.csv", SPLIT)
+    table = tables.read(items / "items.csv", ITEMS).merge(subsets, validate="one_to_one")
+    twins = tables.read(items / "status.csv", STATUS).set_index("item_id")["duplicate_of"]
+    classes = tables.read(items / "classes.csv", CLASSES)["label"].tolist()
     found = [
         Labelled(
             item_id=row["item_id"],
@@ -297,7 +296,3 @@ def load_labelled(raw: Path, items: Path, split_id: str) -> tuple[list[Labelled]
         for row in table.to_dict("records")
     ]
     return found, classes
-
-
-def _read(path: Path, columns: list[str]) -> pd.DataFrame:
-    return tables.read(path, columns).astype(str)
