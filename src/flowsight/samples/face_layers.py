@@ -67,9 +67,7 @@ def _eyes(look: Look, gesture: Gesture, yaw: float) -> Iterator[Part]:
         lid = face_parts.turn(face_parts.lid(look, gesture, side), look, yaw)
         yield "eye", lid, shade(look.skin, 0.3), ()
         brow = face_parts.turn(face_parts.brow(look, gesture, side), look, yaw)
-        # a brow shows on every skin, whatever the hair
-        colour = min(shade(look.hair, 0.7), shade(look.skin, 0.45), key=sum)
-        yield "brow", brow, colour, ()
+        yield "brow", brow, shade(look.hair, 0.7), ()
     if gesture.brow_tilt > 0.08:
         for line in face_parts.furrows(look):
             yield "brow", face_parts.turn(line, look, yaw, 0.03), shade(look.skin, 0.55), ()
