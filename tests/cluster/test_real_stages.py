@@ -24,7 +24,7 @@ SETTINGS = [
     "systems.two_stream.rows.spatial.train.epochs=40",
 ]
 STAGES = [
-    *("sample", "manifest", "validate@manifest", "frames@0", "flow@0"),
+    *("code", "sample", "manifest", "validate@manifest", "frames@0", "flow@0"),
     *("validate@clips", "splits", "validate@splits"),
 ]
 
