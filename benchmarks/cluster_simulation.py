@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from flowsight.pipeline import dvc_yaml
+from flowsight.pipeline import dvc_yaml, nodes
 from flowsight.pipeline.dvc_yaml import Stage
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,10 +82,9 @@ COSTS: dict[str, Cost] = {
     "flow": Cost(2.5, 635e-3, "megapixel packed"),
     "splits": Cost(3.3, 0.0, "clip"),
     "train": Cost(TORCH, (57.7 / 2 - TORCH) / (_SAMPLES * 20), "sample"),
-    "attention": Cost(TORCH, (32.1 / 2 - TORCH) / (96 * 16), "frame"),
-    "train_attended": Cost(TORCH, (39.4 / 2 - TORCH) / (_SAMPLES * 8), "sample"),
+    "explain": Cost(TORCH, (32.1 / 2 - TORCH) / (96 * 16), "frame"),
+    "refine": Cost(TORCH, (39.4 / 2 - TORCH) / (_SAMPLES * 8), "sample"),
     "predict": Cost(TORCH, (27.3 / 2 - TORCH) / _VIEWS, "view"),
-    "predict_attended": Cost(TORCH, (26.4 / 2 - TORCH) / _VIEWS, "view"),
     "evaluate": Cost(8.5, 0.0, "clip"),
     "report": Cost(4.0, 0.0, "clip"),
     "page": Cost(4.0, 0.0, "clip"),
@@ -181,7 +180,7 @@ def with_barriers(
     """
 
     def node(name: str) -> str:
-        return name if stages[name].group == "validate" else stages[name].group
+        return nodes.node_of(stages[name])
 
     members: dict[str, set[str]] = {}
     for name in stages:

@@ -30,9 +30,7 @@ SPLIT = "1"
 STREAMS = ("spatial", "temporal")
 SCHEDULES = {
     "two phases": {
-        "stages": [
-            f"train_attended@{stream}_attended-{SPLIT}" for stream in ("spatial", "temporal")
-        ],
+        "stages": [f"refine@{stream}_attended-{SPLIT}" for stream in ("spatial", "temporal")],
         "rows": {s: [s, f"{s}_attended"] for s in ("spatial", "temporal")},
     },
     "in turns": {

@@ -1,24 +1,15 @@
-"""Predictions to numbers: python stages/evaluate.py two_stream --predictions ... --out ..."""
+"""Predictions to numbers: python stages/evaluate.py SYSTEM --... --out FOLDER"""
 
-import argparse
-from dataclasses import fields
-from pathlib import Path
-
-from flowsight import contract, errors
-from flowsight.params import config
+from flowsight import contract, errors, files
+from flowsight.pipeline import job
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("system")
-    parser.add_argument("--out", type=Path, required=True)
-    args, rest = parser.parse_known_args()
-    own = contract.part(args.system, "evaluate")
-    reads = argparse.ArgumentParser(prog=f"evaluate.py {args.system}", description=__doc__)
-    for folder in fields(own.Folders):
-        reads.add_argument(f"--{folder.name}", type=Path, required=True)
-    folders = own.Folders(**vars(reads.parse_args(rest)))
-    own.evaluate(config.load(), folders, args.out)
+    asked = job.of_system(__doc__)
+    copy = asked.folders["metrics"]
+    contract.part(asked.system, "evaluate").evaluate(asked.params, asked.folders, asked.out)
+    # for `dvc metrics`, which reads no folder that holds other files too
+    files.copy(asked.out / "metrics.json", copy)
 
 
 if __name__ == "__main__":

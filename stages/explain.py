@@ -1,23 +1,12 @@
-"""Other maps of a phase-1 network: python stages/explain.py spatial_block1 --manifest ..."""
+"""Maps of a trained network: python stages/explain.py SYSTEM ROW SPLIT ..."""
 
-import argparse
-from pathlib import Path
-
-from flowsight import errors
-from flowsight.systems.two_stream import explain
+from flowsight import contract, errors
+from flowsight.pipeline import job
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("row", help="row of params.yaml that explains another one")
-    parser.add_argument("--manifest", type=Path, required=True, help="folder of the manifest")
-    parser.add_argument("--split", type=Path, required=True, help="clip_id,subset of one split")
-    parser.add_argument("--packs", type=Path, required=True, help="folder of frame or flow packs")
-    parser.add_argument("--flow", type=Path, required=True, help="folder of flow packs")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="folder of the network")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the maps")
-    parser.add_argument("--network", type=Path, required=True, help="folder: attention network")
-    explain.explain(**vars(parser.parse_args()))
+    asked = job.of_row(__doc__)
+    contract.part(asked.system, "explain").explain(asked)
 
 
 if __name__ == "__main__":

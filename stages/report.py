@@ -1,19 +1,12 @@
-"""A system's part of the page: python stages/report.py SYSTEM --results results/SYSTEM ..."""
-
-import argparse
-from pathlib import Path
+"""A system's part of the page: python stages/report.py SYSTEM --results ... --out FOLDER"""
 
 from flowsight import errors, reporting
-from flowsight.params import config
+from flowsight.pipeline import job
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("system")
-    for folder in ("results", "history", "manifest", "out"):
-        parser.add_argument(f"--{folder}", type=Path, required=True)
-    args = vars(parser.parse_args())
-    reporting.write_part(args.pop("system"), params=config.load(), **args)
+    asked = job.of_system(__doc__)
+    reporting.write_part(asked.system, asked.params, asked.folders, asked.out)
 
 
 if __name__ == "__main__":

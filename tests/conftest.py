@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from flowsight.contract import Folders, Job
+from flowsight.params import config
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -75,6 +79,21 @@ def chromium_path() -> str:
     if found is None:
         missing("no chromium on PATH; install it to test the report in a browser")
     return str(found)
+
+
+def job_of(
+    system: str, block: Any, row: str, out: Path, *, split: str = "1", **folders: Path
+) -> Job:
+    """What a stage of a row is called with: the committed parameters, one thread, one system."""
+    params = config.load(ROOT / "params.yaml")
+    return Job(
+        system=system,
+        row_name=row,
+        split=split,
+        params=replace(params, systems={system: block}, threads=1),
+        folders=Folders(folders),
+        out=out,
+    )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from flowsight import contract
 from flowsight.pipeline import code
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,11 +112,22 @@ def test_modules_named_by_parameters_have_files_of_their_own(tmp_path: Path) -> 
         p.relative_to(tmp_path / "code").as_posix() for p in (tmp_path / "code").rglob("*.json")
     }
     assert {"train.json", "adapter/ucf101.json", "engine/cpu.json"} <= found
-    systems = {path.parent.name for path in (ROOT / "src/flowsight/systems").glob("*/__init__.py")}
-    assert {f"network/{name}.json" for name in systems} <= found
+    for name in contract.names():
+        verbs = contract.part(name, "instances").VERBS
+        # a training that goes on is the same code
+        own = {f"{name}/{verb}.json" for verb in verbs if verb != "refine"}
+        assert own == {path for path in found if path.startswith(f"{name}/")}
+        network = {path for path in files_of(tmp_path, f"{name}/train") if "/network" in path}
+        assert network and network <= files_of(tmp_path, f"{name}/predict")
+        others = {path for path in files_of(tmp_path, f"{name}/train") if "/systems/" in path}
+        assert all(f"/systems/{name}/" in path for path in others), others
     engine = json.loads((tmp_path / "code/engine/cpu.json").read_text())
     assert "src/flowsight/flow/tvl1_cpu.py" in engine
     assert "src/flowsight/flow/tvl1_torch.py" not in engine
+
+
+def files_of(root: Path, name: str) -> set[str]:
+    return set(json.loads((root / f"code/{name}.json").read_text()))
 
 
 def test_same_tree_same_bytes(tmp_path: Path) -> None:

@@ -45,9 +45,8 @@ def test_every_combination_composes(tmp_path: Path, dataset: str, recipe: str) -
     params = composing.compose([f"dataset={dataset}", f"recipe={recipe}"], root=tmp_path)
     assert (params.dataset.name, params.recipe) == (dataset, recipe)
     first = params.splits.ids[0]
-    assert params.instances["train_attended"][f"spatial_attended-{first}"]["maps"] == (
-        f"temporal-{first}"
-    )
+    phase2 = params.instances["refine"][f"spatial_attended-{first}"]
+    assert f"attention/two_stream/{dataset}/temporal-{first}" in phase2["reads"]
 
 
 @pytest.mark.parametrize("recipe", ["sample", "smoke", "small", "paper"])
@@ -163,10 +162,10 @@ def test_every_study_composes(tmp_path: Path, study: str, rows: int, fusions: li
     own = params.system("two_stream")
     assert len(own.rows) == rows
     assert list(own.evaluate.fusions) == ["two_stream", "attention", *fusions]
-    stages = ("train", "train_attended", "alternate", "explain", "learn_attention")
-    items = [item for name in stages for item in params.instances[name].values()]
-    trained = {f"{row}-1" for item in items for row in (item["row"], item.get("other_row")) if row}
-    assert trained == {f"{row}-1" for row in (*own.rows, *params.system("residual3d").rows)}
+    verbs = ("train", "refine", "alternate", "explain")
+    items = [item for verb in verbs for item in params.instances[verb].values()]
+    made = {row for i in items if i["system"] == "two_stream" for row in (i["row"], i.get("other"))}
+    assert made - {None} == set(own.rows)
 
 
 def test_a_variant_differs_only_where_it_says(tmp_path: Path) -> None:
@@ -237,8 +236,10 @@ def test_layers_are_those_of_the_network(tmp_path: Path, backbone: str, names: l
         f"{stream}-{split}" for stream in ("spatial", "temporal") for split in params.splits.ids
     }
     first = params.splits.ids[0]
-    assert params.instances["explain"][f"spatial_block1-{first}"]["of"] == f"spatial-{first}"
-    assert f"spatial_block1-{first}" not in params.instances["attention"]
+    maps = params.instances["explain"][f"spatial_block1-{first}"]
+    explained = f"checkpoints/{params.dataset.name}/spatial-{first}"
+    assert f"--checkpoint {explained}" in maps["folders"] and explained in maps["reads"]
+    assert f"spatial_block1-{first}" not in params.instances["train"]
 
 
 @pytest.mark.parametrize(
@@ -322,19 +323,18 @@ def test_one_system_runs_by_itself(tmp_path: Path) -> None:
     assert list(params.systems) == ["saliency"]
     assert params == config.load(tmp_path / "params.yaml")
     assert params.system("saliency") == config.load(ROOT / "params.yaml").system("saliency")
-    own = set(contract.part("saliency", "instances").GROUPS)
-    filled = {group for group, items in params.instances.items() if items}
-    assert filled == {*own, "report", "page"}
+    own = set(contract.part("saliency", "instances").VERBS)
+    filled = {verb for verb, items in params.instances.items() if items}
+    assert filled == {*own, "page", "verbs"}
     others = {
-        group
+        verb
         for name in contract.names()
         if name != "saliency"
-        for group in contract.part(name, "instances").GROUPS
+        for verb in contract.part(name, "instances").VERBS
     }
-    assert others - own and all(params.instances[group] == {} for group in others - own)
-    for group in (*own - {"pairs"}, "report"):
-        systems = {item.get("system", key) for key, item in params.instances[group].items()}
-        assert systems == {"saliency"}, group
+    assert others - own and all(params.instances[verb] == {} for verb in others - own)
+    for verb in own:
+        assert {item["system"] for item in params.instances[verb].values()} == {"saliency"}, verb
     page = params.instances["page"]
     assert page["folders"] == "" and not any("data/" in path for path in page["reads"])
     found = dvc_yaml.load(tmp_path)

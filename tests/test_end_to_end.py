@@ -113,7 +113,9 @@ def test_broken_clips_are_quarantined_and_the_rest_is_predicted(
     split = pd.read_csv(root / "data/splits/sample/1.csv")
     assert set(split.clip_id) == set(status[status.status == "ok"].clip_id)
     wanted = set(split[split.subset != "train"].clip_id)
-    for path in (root / "predictions/two_stream/sample").glob("*.parquet"):
+    found = list((root / "predictions/two_stream/sample").glob("*/predictions.parquet"))
+    assert len(found) == 4
+    for path in found:
         assert set(pd.read_parquet(path).clip_id) == wanted
 
 
@@ -128,8 +130,8 @@ def test_metrics_are_where_dvc_shows_them(finished: tuple[Path, set[str]]) -> No
     ).stdout
     found = {path: file["data"] for path, file in json.loads(shown)[""]["data"].items()}
     for system, name in (("two_stream", "attention/fused"), ("residual3d", "resnet3d_attention")):
-        path = f"results/{system}/metrics.json"
-        assert found[path] == json.loads((root / path).read_text())
+        path = f"metrics/{system}.json"
+        assert found[path] == json.loads((root / f"results/{system}/metrics.json").read_text())
         assert 0 <= found[path][f"{name}/top1"] <= 1
 
 
@@ -153,7 +155,7 @@ def test_a_matrix_is_queued_and_runs(finished: tuple[Path, set[str]]) -> None:
         queue(root, *common, *set_by("systems.two_stream.evaluate.bootstrap_samples=0,50"))
         done = command("dvc", root, "exp", "run", "--run-all", "--jobs", "2")
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        metrics = [one["results/two_stream/metrics.json"] for one in experiments(root, "metrics")]
+        metrics = [one["metrics/two_stream.json"] for one in experiments(root, "metrics")]
         assert sorted("attention/fused/top1_low" in one for one in metrics) == [False, True]
         assert len({one["attention/fused/top1"] for one in metrics}) == 1
     finally:
@@ -214,8 +216,8 @@ def test_a_prediction_is_what_evaluation_said(
         assert found.label == table.loc[clip_id, "predicted"]
         for name, logits in found.logits.items():
             row = described["streams"][name] if "streams" in described else described["row"]
-            file = root / f"predictions/{system}/sample/{row}-{described['split']}.parquet"
-            own = pd.read_parquet(file).set_index("clip_id").loc[clip_id]
+            folder = root / f"predictions/{system}/sample/{row}-{described['split']}"
+            own = pd.read_parquet(folder / "predictions.parquet").set_index("clip_id").loc[clip_id]
             expected = own[[f"logit_{c}" for c in served.classes]].to_numpy(np.float64)
             # frames that share a batch move last bits, and those a level of an 8-bit map: 2e-5 seen
             np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
@@ -230,7 +232,7 @@ def test_an_images_mask_is_what_evaluation_counted(
     table = pd.read_parquet(root / "results/saliency/predictions.parquet")
     table = table[table["row"] == described["row"]].set_index("item_id")
     raw, split = root / "data/raw/sample_images", described["split"]
-    pairs = load_pairs(raw, root / "data/pairs/sample_images", split)
+    pairs = load_pairs(raw, root / "data/items/saliency/sample_images", split)
     tested = [pair for pair in pairs if pair.subset == "test"][:5]
     assert len(tested) == 5
     for pair in tested:
@@ -266,19 +268,42 @@ def test_nothing_changed_runs_nothing(finished: tuple[Path, set[str]]) -> None:
     assert (root / "dvc.lock").read_bytes() == lock
 
 
+def test_an_edit_runs_what_it_touches(finished: tuple[Path, set[str]]) -> None:
+    """Words run nothing; a system's report runs that part, and the page if the part changed."""
+    root, _ = finished
+    path = root / "src/flowsight/systems/saliency/report.py"
+    source = path.read_text()
+    try:
+        for added, wanted in (
+            ("\n# a remark\n", {"code"}),
+            ("\nREMARK = 1\n", {"code", "report@saliency"}),
+        ):
+            path.write_text(source + added)
+            done = flowsight(root, "repro", "--jobs", "2")
+            assert done.returncode == 0, done.stderr
+            assert ran(done, root) == wanted
+    finally:
+        path.write_text(source)
+        assert flowsight(root, "repro", "--jobs", "2").returncode == 0
+
+
 @pytest.mark.parametrize(
     "stage",
     [
         "frames@0",
         "flow@0",
         "train@temporal-1",
-        "attention@temporal-1",
-        "train_attended@spatial_attended-1",
-        "predict_attended@spatial_attended-1",
+        "explain@temporal-1",
+        "refine@spatial_attended-1",
+        "predict@spatial_attended-1",
         "evaluate@two_stream",
         "train@resnet3d_attention-1",
         "spatial_attention@resnet3d_attention-1",
         "evaluate@residual3d",
+        "items@saliency",
+        "refine@fcn_f-1",
+        "predict@fcn_f-1",
+        "train@recurrent-both",
         "report@two_stream",
         "report@saliency",
         "page",

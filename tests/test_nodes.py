@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from flowsight import contract
 from flowsight.errors import InputError
 from flowsight.pipeline import composing, dvc_yaml, nodes
 from flowsight.pipeline.dvc_yaml import Stage
@@ -28,8 +29,10 @@ def stage(name: str, reads: str = "", section: str = "data", **more: object) -> 
         deps=deps,
         outs=(name.replace("@", "/"),),
         params=(),
-        meta={k: v for k, v in meta.items() if k != "from_params"},
+        meta={k: v for k, v in meta.items() if k not in ("from_params", "unused", "system")},
         from_params=bool(more.get("from_params")),
+        unused=bool(more.get("unused")),
+        system=str(more.get("system", "")),
     )
 
 
@@ -66,10 +69,15 @@ def test_nodes_of_this_repository() -> None:
     assert {"validate@manifest", "validate@clips", "validate@splits"} <= set(found)
     assert found["validate@clips"].upstream == ("flow", "frames")
     assert found["frames"].mapped and not found["validate@clips"].mapped
-    assert found["train"].needs == nodes.Needs(
-        gpus=1, memory_gb=8, timeout_min=2880, queue="gpu", retries=3
+    assert found["train@two_stream"].needs == nodes.Needs(
+        gpus=1, memory_gb=16, timeout_min=2880, queue="gpu", retries=3
     )
-    assert found["train"].section == nodes.SEVERAL_SYSTEMS
+    assert found["train@two_stream"].stages == ("train@spatial-1", "train@temporal-1")
+    assert found["train@two_stream"].section == "two_stream"
+    systems = set(contract.names())
+    for name, node in found.items():
+        ours = {before.partition("@")[2] for before in node.upstream} & systems
+        assert ours <= {node.section} or name == "page", f"{name} waits for {ours}"
     assert found["validate@clips"].task_id == "validate-clips"
     order = list(found)
     for name, node in found.items():
@@ -79,28 +87,33 @@ def test_nodes_of_this_repository() -> None:
 def test_the_graph_fits_every_study(tmp_path: Path) -> None:
     """A run's parameters may bring groups that the committed ones leave empty, and their edges."""
     drawn = nodes.load(ROOT)
-    assert drawn["alternate"].mapped and drawn["alternate"].stages == ()
-    assert drawn["alternate"].section == "two_stream"
-    assert drawn["alternate"].needs.queue == "gpu" and drawn["alternate"].needs.gpus == 1
+    turns = drawn["alternate@two_stream"]
+    assert turns.mapped and turns.stages == ()
+    assert turns.section == "two_stream"
+    assert turns.needs.queue == "gpu" and turns.needs.gpus == 1
     before = {name: set(node.upstream) for name, node in drawn.items()}
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     studies = sorted(path.stem for path in (ROOT / "conf/study").glob("*.yaml"))
-    every = "systems=[two_stream,residual3d,background,saliency]"
-    composing.compose([f"study=[{','.join(studies)}]", every], root=tmp_path)
+    composing.compose([f"study=[{','.join(studies)}]"], root=tmp_path)
     run = nodes.build(dvc_yaml.load(tmp_path))
-    assert set(run) == set(drawn), "every group has instances in some study"
+    assert set(run) == set(drawn), "every verb of a system has instances in some study"
     for name, node in run.items():
         assert set(node.upstream) <= ancestors(before, name), name
+    for system in contract.names():  # and the other way: the rest is not known yet
+        composing.compose([f"systems=[{system}]"], root=tmp_path)
+        few = {name: set(node.upstream) for name, node in nodes.load(tmp_path).items()}
+        assert few.keys() == run.keys()
+        for name, node in run.items():
+            assert set(node.upstream) <= ancestors(few, name), (system, name)
 
 
 def test_a_stage_more_is_a_node_more(tmp_path: Path) -> None:
     added = (
-        "  count:\n    cmd: wc -l data/splits/sample/1.csv\n"
-        "    deps: ['data/splits/${dataset.name}']\n    outs: [counted]\n\nmetrics:"
+        "\n  count:\n    cmd: wc -l data/splits/sample/1.csv\n"
+        "    deps: ['data/splits/${dataset.name}']\n    outs: [counted]\n"
     )
-    text = (ROOT / "dvc.yaml").read_text()
-    (tmp_path / "dvc.yaml").write_text(text.replace("metrics:", added, 1))
+    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text() + added)
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     before, after = nodes.load(ROOT), nodes.load(tmp_path)
     assert set(after) - set(before) == {"count"}
@@ -136,10 +149,27 @@ def test_instances_share_a_queue_and_ask_for_the_most() -> None:
     two = stage("fit@b", from_params=True, gpus=2, memory_gb=1, queue="gpu", section="other")
     node = build(one, two)["fit"]
     assert node.needs == nodes.Needs(gpus=2, memory_gb=2, queue="gpu")
-    assert node.section == nodes.SEVERAL_SYSTEMS
+    assert node.section == nodes.SEVERAL
     cpu = stage("fit@c", from_params=True, queue="cpu")
     with pytest.raises(InputError, match=r"one meta\.queue for all of fit, got cpu, gpu"):
         build(one, cpu)
+
+
+def test_a_node_a_system() -> None:
+    """And one for a system that has no instance now; of what it reads only its own is believed."""
+    found = build(
+        stage("raw"),
+        stage("fit@x-1", "raw", from_params=True, system="x"),
+        stage("fit@x-2", "raw", from_params=True, system="x"),
+        stage("fit@y", "raw fit", from_params=True, unused=True, system="y"),
+        stage("show@y", "fit", from_params=True, unused=True, system="y"),
+        stage("page", "show fit/x-1"),
+    )
+    assert found["fit@x"].stages == ("fit@x-1", "fit@x-2")
+    assert (found["fit@y"].stages, found["fit@y"].upstream) == ((), ("raw",))
+    assert found["show@y"].upstream == ("fit@y",)
+    assert found["page"].upstream == ("fit@x", "show@y")
+    assert [found[name].section for name in ("fit@x", "fit@y", "raw")] == ["x", "y", "data"]
 
 
 def test_sections_never_wait_for_each_other() -> None:

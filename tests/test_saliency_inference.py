@@ -19,7 +19,6 @@ from flowsight.metrics import saliency as metrics
 from flowsight.nn import checkpoint, cost, slimming
 from flowsight.params.training import TrainParams
 from flowsight.pipeline import composing
-from flowsight.pipeline import instances as of_systems
 from flowsight.systems.residual3d import network as residual3d
 from flowsight.systems.saliency import instances, networks
 from flowsight.systems.saliency import network as saliency
@@ -34,6 +33,7 @@ from flowsight.systems.saliency.params import (
     SlimParams,
 )
 from flowsight.video import pack
+from tests.conftest import job_of
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = TrainParams(
@@ -89,18 +89,9 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def predict(toy: Path, row: str, out: Path) -> tuple[pd.DataFrame, Path]:
-    saliency_inference.predict(
-        row,
-        block=BLOCK,
-        raw=toy / "raw",
-        pairs=toy / "pairs",
-        split="1",
-        checkpoint=toy / row,
-        threads=1,
-        out=out / f"{row}.parquet",
-        maps=out / f"{row}.zip",
-    )
-    return pd.read_parquet(out / f"{row}.parquet"), out / f"{row}.zip"
+    folders = {"raw": toy / "raw", "items": toy / "pairs", "checkpoint": toy / row}
+    saliency_inference.predict(job_of("saliency", BLOCK, row, out, **folders))
+    return pd.read_parquet(out / "predictions.parquet"), out / "maps.zip"
 
 
 def test_maps_are_the_networks_at_the_images_size(toy: Path, tmp_path: Path) -> None:
@@ -136,7 +127,7 @@ def test_maps_are_the_networks_at_the_images_size(toy: Path, tmp_path: Path) -> 
 def test_twice_the_same_bytes(toy: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         predict(toy, "f", tmp_path / name)
-    for file in ("f.parquet", "f.zip"):
+    for file in ("predictions.parquet", "maps.zip"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
@@ -255,20 +246,14 @@ def test_instances_are_rows_by_splits() -> None:
         },
     }
     found = instances.instances(block, {"images": images})
-    assert list(found["pairs"]) == ["x"]
-    assert list(found["train_saliency"]) == ["fcn-1", "fcn-2"]
-    assert found["train_saliency"]["fcn-1"]["weights"] == "w.pth"
-    assert {k: v["init"] for k, v in found["slim"].items()} == {
-        "fcn_f-1": "fcn-1", "fcn_f-2": "fcn-2",
+    assert list(found["train"]) == ["fcn-1", "fcn-2"]
+    assert found["train"]["fcn-1"]["also"] == ["data/weights/w.pth"]
+    assert {k: v["folders"]["start"] for k, v in found["refine"].items()} == {
+        "fcn_f-1": "checkpoints/x/fcn-1", "fcn_f-2": "checkpoints/x/fcn-2",
     }  # fmt: skip
     # a stage hangs on its own plan, and on no other
-    assert {item["plan"] for item in found["slim"].values()} == {"systems.saliency.plans.f"}
-    assert found["predict_saliency"]["fcn-1"]["plan"] == "systems.saliency.rows.fcn.start"
-    assert list(found["predict_saliency"]) == ["fcn-1", "fcn-2", "fcn_f-1", "fcn_f-2"]
-    without = of_systems.instances({"systems": {}, "dataset": {"name": "y"}, "images": images})
-    assert {*instances.GROUPS} <= {*without} and not any(without[g] for g in instances.GROUPS)
-    # four folders, named again until they are as many as `dvc.yaml` counts out
-    deps = found["evaluate"]["saliency"]["deps"]
-    assert len(deps) == 8 and set(deps) == {
-        "predictions/saliency/x", "saliency_maps/x", "data/pairs/x", "data/raw/x",
-    }  # fmt: skip
+    assert all(i["params"] == ["systems.saliency.plans.f"] for i in found["refine"].values())
+    assert found["predict"]["fcn-1"]["params"] == []
+    assert list(found["predict"]) == ["fcn-1", "fcn-2", "fcn_f-1", "fcn_f-2"]
+    read = {"predictions/saliency/x", "data/items/saliency/x", "data/raw/x"}
+    assert set(found["evaluate"]["saliency"]["folders"].values()) == read

@@ -34,3 +34,14 @@ def test_moved_changed_lost_and_new_ones_are_named(tmp_path: Path) -> None:
 
 def test_wrong_arguments_are_told(tmp_path: Path) -> None:
     assert run(tmp_path, OLD, "no-move")[0] == 2
+
+
+def test_a_file_that_is_now_in_a_folder(tmp_path: Path) -> None:
+    """By the list that DVC's cache keeps of a folder."""
+    new = "stages:\n  a: {outs: [{path: p/a, md5: abcd.dir}, {path: q, md5: '2'}]}\n"
+    listed = tmp_path / ".dvc/cache/files/md5/ab/cd.dir"
+    listed.parent.mkdir(parents=True)
+    listed.write_text('[{"md5": "1", "relpath": "all.csv"}, {"md5": "7", "relpath": "b.csv"}]')
+    assert run(tmp_path, new, "p/*=p/*/all.csv")[0] == 0
+    assert run(tmp_path, new, "p/a=p/a/b.csv")[1].startswith("differs: p/a/b.csv")
+    assert "only old: p/a/c.csv" in run(tmp_path, new, "p/a=p/a/c.csv")[1]

@@ -11,9 +11,11 @@ import pandas as pd
 import pytest
 import torch
 
+from flowsight.contract import Job
 from flowsight.datasets.scenes import videos as background
 from flowsight.errors import InputError
 from flowsight.nn import checkpoint
+from flowsight.params import config
 from flowsight.samples import scenes
 from flowsight.systems.background import counts, networks, predict
 from flowsight.systems.background.params import (
@@ -24,7 +26,9 @@ from flowsight.systems.background.params import (
     SceneTrainParams,
 )
 from flowsight.systems.background.sequences import network_input
+from tests.conftest import job_of
 
+ROOT = Path(__file__).resolve().parents[1]
 ROW = SceneRowParams(
     network=SceneNetworkParams(lstm_units=(3,), gru_units=(2,), filters=(3,), dropout=0.5),
     input=SceneInputParams(
@@ -76,13 +80,23 @@ def test_a_camera_gives_what_the_whole_video_gives(trained: Path) -> None:
     assert asked == list(range(7))
 
 
+def job(trained: Path, checkpoint_dir: Path, out: Path) -> Job:
+    """Over both scenes, of which the room's first half was trained on."""
+    block = replace(config.load(ROOT / "params.yaml").system("background"), rows={"toy": ROW})
+    folders = {"scenes": trained / "raw", "checkpoint": checkpoint_dir}
+    found = job_of("background", block, "toy", out, split="room", **folders)
+    scenes = replace(
+        found.params.scenes,
+        videos=("baseline/street", "shadow/room"),
+        splits={"room": ("shadow/room",)},
+    )
+    return replace(found, params=replace(found.params, scenes=scenes))
+
+
 def test_all_videos_are_predicted_and_repeat(trained: Path, tmp_path: Path) -> None:
     videos = background.open_videos(trained / "raw", ["baseline/street", "shadow/room"])
     for out in ("one", "two"):
-        predict.predict(
-            row=ROW, videos=videos, trained_on=["shadow/room"], checkpoint_dir=trained / "model",
-            threads=1, out=tmp_path / out,
-        )  # fmt: skip
+        predict.predict(job(trained, trained / "model", tmp_path / out))
     table = counts.read(tmp_path / "one", videos)
     assert table.groupby("video_id")["subset"].unique().map(sorted).to_dict() == {
         "baseline/street": ["unseen"],
@@ -118,10 +132,6 @@ def test_mistakes_are_named(trained: Path, tmp_path: Path) -> None:
         predict.load(other, trained / "model")
     state = {name: torch.full_like(t, torch.nan) for name, t in network.state_dict().items()}
     checkpoint.save(state, tmp_path / "model.pt")
-    videos = background.open_videos(trained / "raw", ["baseline/street"])
     with pytest.raises(InputError, match=r"finite probabilities for baseline/street"):
-        predict.predict(
-            row=ROW, videos=videos, trained_on=[], checkpoint_dir=tmp_path, threads=1,
-            out=tmp_path / "out",
-        )  # fmt: skip
-    assert not (tmp_path / "out").exists()
+        predict.predict(job(trained, tmp_path, tmp_path / "out"))
+    assert not (tmp_path / "out/counts.parquet").exists()

@@ -26,6 +26,7 @@ from flowsight.systems.background.params import (
     SceneTrainParams,
 )
 from flowsight.systems.background.sequences import network_input
+from flowsight.training import schedule
 
 ROW = SceneRowParams(
     network=SceneNetworkParams(lstm_units=(6,), gru_units=(3,), filters=(4,), dropout=0.1),
@@ -124,7 +125,7 @@ def test_it_learns_to_tell_what_moves_and_leaves_a_still_picture_alone(video: Vi
 
 def test_history_is_written(tmp_path: Path) -> None:
     line = training.Epoch(epoch=1, lr=0.01, train_loss=0.25, train_f=0.5)
-    training.write_history([line], tmp_path / "h.csv")
+    schedule.write_history([line], tmp_path / "h.csv")
     with (tmp_path / "h.csv").open() as file:
         assert list(csv.DictReader(file)) == [
             {"epoch": "1", "lr": "0.01", "train_loss": "0.250000", "train_f": "0.500000"}

@@ -1,15 +1,15 @@
-"""The systems that can be registered, predicted with and served: one module each.
+"""What a system is to all others: a folder of `flowsight.systems`, a file for each thing it does.
 
-`flowsight.contract.<name>` is the system `<name>`; nothing registers itself. What all share
-(the bundle, decoding, the command line, the server, the registry) asks the module for the rest, so
-a further system is a further module. A module is light: what loads torch is imported in functions.
+`part("saliency", "train")` imports `systems/saliency/train.py`; nothing registers itself. What all
+share (the stages, the bundle, decoding, the command line, the server, the registry) asks the files
+for the rest, so a further system is a further folder.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -17,10 +17,72 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from flowsight.errors import InputError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from flowsight.params.config import Params
     from flowsight.serving.bundle import Bundle
     from flowsight.serving.memory import Limits, Needs
     from flowsight.serving.result import Result, Update
+
+
+class Folders(dict[str, Path]):
+    """Name -> what a stage reads or writes beside its output, as `instances` names it."""
+
+    def __missing__(self, name: str) -> Path:
+        option = name.replace("_", "-")
+        raise InputError(f"expected --{option} PATH, as dvc.yaml gives it to this stage, got none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A stage instance of a row and a split: what `train(job)`, `predict(job)` ... work on."""
+
+    system: str
+    row_name: str
+    split: str
+    """Its id."""
+    params: Params
+    folders: Folders
+    out: Path
+    """Folder to write into, or, where the stage has several outputs, its first one."""
+    scratch_key: str = ""
+    """`<stage>/<hash of all that goes into it>`: where a training keeps what it goes on from."""
+    log: Callable[[Mapping[str, float], int], None] = lambda measured, epoch: None
+    """Called with the metrics of each epoch and its number."""
+
+    @property
+    def block(self) -> Any:
+        """`systems.<system>` of the parameters."""
+        return self.params.system(self.system)
+
+    @property
+    def row(self) -> Any:
+        """The row.
+
+        Raises:
+            InputError: the system has none of the name.
+        """
+        rows = self.block.rows
+        if self.row_name not in rows:
+            raise InputError(
+                f"no row {self.row_name!r} in systems.{self.system}.rows; rows: {', '.join(rows)}"
+            )
+        return rows[self.row_name]
+
+    @property
+    def start(self) -> Path | None:
+        """Folder of the checkpoint that a training goes on from, if it does."""
+        return self.folders.get("start")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a training ends with."""
+
+    state: Mapping[str, Tensor]
+    """On the CPU."""
+    history: Sequence[Any]
+    """A dataclass an epoch, all of one kind."""
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,12 @@ def write_json(content: Any, path: Path | str) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def copy(source: Path | str, out: Path | str) -> None:
+    """Copy a file, atomically."""
+    with atomic_file(out) as temporary:
+        shutil.copyfile(source, temporary)
+
+
 def sha256(path: Path | str) -> str:
     """Hexadecimal SHA-256 of a file's content."""
     with open(path, "rb") as file:

@@ -22,12 +22,13 @@ from flowsight.systems.two_stream import explain
 from flowsight.systems.two_stream import network as two_stream
 from flowsight.systems.two_stream.params import FusionParams
 from flowsight.video import pack
+from tests.conftest import job_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def params(monkeypatch: pytest.MonkeyPatch) -> Params:
+def params() -> Params:
     """The committed parameters, small, with rows that explain `spatial` and `temporal`."""
     given = config.load(ROOT / "params.yaml")
     block = given.system("two_stream")
@@ -62,9 +63,7 @@ def params(monkeypatch: pytest.MonkeyPatch) -> Params:
         attention=dataclasses.replace(block.attention, epochs=3, max_frames=2, num_pictures=1),
         evaluate=dataclasses.replace(block.evaluate, headline=None, fusions=fusions),
     )
-    made = dataclasses.replace(given, systems={"two_stream": small_block}, threads=1)
-    monkeypatch.setattr(config, "load", lambda *args: made)
-    return made
+    return dataclasses.replace(given, systems={"two_stream": small_block}, threads=1)
 
 
 def with_flow_bound(toy: Any, root: Path) -> Path:
@@ -92,18 +91,19 @@ def make(toy: Any, params: Params, row: str, root: Path, out: str = "out") -> Pa
     packs = {"spatial": toy.frames, "temporal": flow}
     given: dict[str, Path] = {
         "manifest": toy.manifest,
-        "split": toy.split,
+        "split_file": toy.split,
         "packs": packs[explains.row],
         "checkpoint": root / explains.row,
-        "out": root / out / "maps",
         "network": root / out / "network",
     }
     if explains.through is None:
-        explain.explain(row, flow=flow, **given)
+        given["flow"] = flow
     else:
-        through = {"packs": packs[explains.through], "checkpoint": root / explains.through}
-        named = {f"through_{key}": value for key, value in through.items()}
-        explain.learn(row, **named, **given)
+        given["through_packs"] = packs[explains.through]
+        given["through_checkpoint"] = root / explains.through
+    explain.explain(
+        job_of("two_stream", params.system("two_stream"), row, root / out / "maps", **given)
+    )
     return root / out
 
 
@@ -194,12 +194,30 @@ def test_labels_of_test_clips_change_no_byte(toy: Any, params: Params, tmp_path:
     assert changed["network/history.csv"] != first["network/history.csv"]
 
 
-def test_rows_that_explain_nothing(toy: Any, params: Params, tmp_path: Path) -> None:
-    nowhere = dict.fromkeys(
-        ("manifest", "split", "packs", "checkpoint", "out", "network"), tmp_path
-    )
-    with pytest.raises(InputError, match=r"rows\.spatial\.start\.explains to name a row"):
-        explain.explain("spatial", flow=tmp_path, **nowhere)
-    where = {"through_packs": tmp_path, "through_checkpoint": tmp_path}
-    with pytest.raises(InputError, match=r"rows\.keys\.start\.explains\.through"):
-        explain.learn("keys", **where, **nowhere)
+def test_a_row_that_explains_none_is_explained(toy: Any, params: Params, tmp_path: Path) -> None:
+    """As phase 1 does it: what `same`, which explains `spatial` in its own way, gives too."""
+    same = maps_in(make(toy, params, "same", tmp_path), toy)
+    given = {
+        "manifest": toy.manifest,
+        "split_file": toy.split,
+        "packs": toy.frames,
+        "checkpoint": tmp_path / "spatial",
+        "network": tmp_path / "own/network",
+    }
+    block = params.system("two_stream")
+    explain.explain(job_of("two_stream", block, "spatial", tmp_path / "own/maps", **given))
+    own = maps_in(tmp_path / "own", toy)
+    assert all((own[clip] == same[clip]).all() for clip in toy.clip_ids)
+
+
+@pytest.mark.parametrize("row", ["keys", "learnt"])
+def test_what_a_row_needs_and_was_not_given(
+    toy: Any, params: Params, tmp_path: Path, row: str
+) -> None:
+    given = {"manifest": toy.manifest, "split_file": toy.split, "packs": toy.frames}
+    given |= {"checkpoint": tmp_path, "network": tmp_path / "network"}
+    block = params.system("two_stream")
+    job = job_of("two_stream", block, row, tmp_path / "maps", **given)
+    option = {"keys": "--flow", "learnt": "--through-packs"}[row]
+    with pytest.raises(InputError, match=f"expected {option} PATH, as dvc.yaml gives it"):
+        explain.explain(job)

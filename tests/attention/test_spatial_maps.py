@@ -13,12 +13,15 @@ import torch
 from flowsight.batches.clips import load_clips, network_input, read_images
 from flowsight.batches.transforms import resize_short_side
 from flowsight.classifiers import networks
+from flowsight.classifiers.params import RowParams
+from flowsight.contract import Job
 from flowsight.errors import InputError
 from flowsight.nn import checkpoint
 from flowsight.params import config
 from flowsight.systems.residual3d import network as residual3d
-from flowsight.systems.residual3d import spatial_maps
+from flowsight.systems.residual3d import spatial_attention
 from flowsight.video import pack
+from tests.conftest import job_of
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = config.load(ROOT / "params.yaml").row("resnet3d_attention")
@@ -51,7 +54,7 @@ def test_every_frame_has_the_map_of_its_time(toy: Any, network: torch.nn.Module)
     """7 frames, clips of 3 that start at 0, 2 and 4: frames 2 and 4 are seen twice."""
     clip = load_clips(toy.manifest, toy.split, toy.frames)[0][0]
     (module,) = residual3d.spatial_attentions(network, "layer1")
-    maps = spatial_maps.clip_maps(network, module, clip, ROW.input)
+    maps = spatial_attention.clip_maps(network, module, clip, ROW.input)
     first, second, third = weights(network, clip, [0, 2, 4])
     wanted = [
         first[0], first[1], (first[2] + second[0]) / 2, second[1],
@@ -67,7 +70,7 @@ def test_frames_that_the_rate_leaves_out_have_the_one_before(
     clip = dataclasses.replace(load_clips(toy.manifest, toy.split, toy.frames)[0][0], fps=12.0)
     (module,) = residual3d.spatial_attentions(network, "layer1")
     params = dataclasses.replace(ROW.input, fps=4.0)  # frames 0, 3 and 6
-    maps = spatial_maps.clip_maps(network, module, clip, params)
+    maps = spatial_attention.clip_maps(network, module, clip, params)
     for frame, source in enumerate([0, 0, 0, 3, 3, 3, 6]):
         assert np.array_equal(maps[frame], maps[source])
     assert not np.array_equal(maps[0], maps[3])
@@ -80,29 +83,34 @@ def test_maps_of_a_short_clip_and_of_flow(toy: Any) -> None:
     network = networks.build(residual3d, row, 2).eval()
     clip = load_clips(toy.manifest, toy.split, toy.flow)[0][0]
     (module,) = residual3d.spatial_attentions(network, "layer1")
-    maps = spatial_maps.clip_maps(network, module, clip, params)
+    maps = spatial_attention.clip_maps(network, module, clip, params)
     assert len(maps) == 7 and np.array_equal(maps[6], maps[5]), "6 fields; the tail repeats"
 
 
 def test_stretched() -> None:
     maps = np.array([[[0.4, 0.5], [0.6, 0.4]], [[0.5, 0.5], [0.5, 0.5]]], np.float32)
     wanted = [[[0, 0.5], [1, 0]], [[0, 0], [0, 0]]]
-    np.testing.assert_allclose(spatial_maps.stretched(maps), wanted, atol=1e-6)
+    np.testing.assert_allclose(spatial_attention.stretched(maps), wanted, atol=1e-6)
+
+
+def job(toy: Any, row: RowParams, trained: Path, out: Path) -> Job:
+    block = config.load(ROOT / "params.yaml").system("residual3d")
+    return job_of(
+        "residual3d",
+        dataclasses.replace(block, rows={"row": row}),
+        "row",
+        out,
+        manifest=toy.manifest,
+        split_file=toy.split,
+        packs=toy.frames,
+        checkpoint=trained,
+    )
 
 
 def test_packs_of_the_test_clips(toy: Any, network: torch.nn.Module, tmp_path: Path) -> None:
     checkpoint.save(network.state_dict(), tmp_path / "trained" / "model.pt")
     for name in ("once", "twice"):
-        spatial_maps.extract(
-            name="row",
-            row=ROW,
-            manifest=toy.manifest,
-            split=toy.split,
-            packs=toy.frames,
-            checkpoint=tmp_path / "trained",
-            out=tmp_path / name,
-            threads=1,
-        )
+        spatial_attention.spatial_attention(job(toy, ROW, tmp_path / "trained", tmp_path / name))
     clips = [
         c.clip_id for c in load_clips(toy.manifest, toy.split, toy.frames)[0] if c.subset == "test"
     ]
@@ -120,13 +128,4 @@ def test_a_level_without_attention_is_refused(toy: Any, tmp_path: Path) -> None:
     )
     checkpoint.save(networks.build(residual3d, row, 2).state_dict(), tmp_path / "model.pt")
     with pytest.raises(InputError, match=r"expected a level with spatial attention \(layer1, "):
-        spatial_maps.extract(
-            name="row",
-            row=row,
-            manifest=toy.manifest,
-            split=toy.split,
-            packs=toy.frames,
-            checkpoint=tmp_path,
-            out=tmp_path / "maps",
-            threads=1,
-        )
+        spatial_attention.spatial_attention(job(toy, row, tmp_path, tmp_path / "maps"))

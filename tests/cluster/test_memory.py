@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
     ("group", "row", "system"),
     [
         ("train", "resnet3d", "residual3d"),
-        ("train_saliency", "fcn", "saliency"),
-        ("train_scenes", "recurrent", "background"),
+        ("train", "fcn", "saliency"),
+        ("train", "recurrent", "background"),
     ],
 )
 def test_first_half_is_of_the_rows_own_batch(

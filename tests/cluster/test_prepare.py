@@ -44,7 +44,8 @@ def test_a_group_composes_anew(toy: Toy) -> None:
     made = toy.worker("a").answer("prepare", "--run-id", "r1", *asked)
     after = params(toy, made["rev"])
     assert (after["dataset"]["name"], after["recipe"]) == ("weizmann", "smoke")
-    assert made["groups"]["train"] == ["train@spatial-eli", "train@temporal-eli"]
+    trained = made["groups"]["train@two_stream"]
+    assert trained == ["train@spatial-eli", "train@temporal-eli"]
 
 
 def add_systems(toy: Toy) -> None:
@@ -57,24 +58,21 @@ def test_systems_leave_out_the_instances_of_others(toy: Toy) -> None:
     add_systems(toy)
     ask = ["prepare", "--set", "recipe=smoke"]
     every = toy.worker("a").answer(*ask, "--run-id", "r1")
-    assert "train@resnet3d-1" in every["groups"]["train"]
+    assert "train@resnet3d-1" in every["groups"]["train@residual3d"]
     chosen = ["--set", "systems=two_stream"]
     made = toy.worker("a").answer(*ask, "--run-id", "r2", *chosen)
-    assert made["groups"]["train"] == ["train@spatial-1", "train@temporal-1"]
+    assert made["groups"]["train@two_stream"] == ["train@spatial-1", "train@temporal-1"]
+    assert not [name for name in made["groups"] if name.endswith("@residual3d")]
     before, after = params(toy, every["rev"]), params(toy, made["rev"])
     names = ["two_stream", "residual3d", "background", "saliency"]
     assert (list(before["systems"]), list(after["systems"])) == (names, ["two_stream"])
     assert before["instances"]["report"].keys() == set(names)
     for name in names[1:]:
         del before["systems"][name]
-    for group, instances in before["instances"].items():
-        if group != "page":
-            own = {
-                key: item
-                for key, item in instances.items()
-                if item.get("system", key) == "two_stream"
-            }
-            before["instances"][group] = own
+    for verb, items in before["instances"].items():
+        if verb not in ("page", "verbs"):
+            own = {key: item for key, item in items.items() if item["system"] == "two_stream"}
+            before["instances"][verb] = own
     assert after == before
     code, _, err = toy.worker("a").call(*ask, "--run-id", "r3", "--set", "systems=nothing")
     assert code == 2
@@ -114,13 +112,15 @@ def test_systems_leave_out_stages_of_others(toy: Toy) -> None:
     every = toy.worker("a").answer("prepare", "--run-id", "r1")["groups"]
     made = toy.worker("a").answer("prepare", "--run-id", "r2", "--set", "systems=saliency")
     chosen = made["groups"]
-    others = {"train", "predict", "attention", "train_attended", "predict_attended", "peers",
-              "spatial_attention", "train_scenes", "predict_scenes", "evaluate_scenes"}  # fmt: skip
-    assert others <= every.keys() and not others & chosen.keys()
-    assert {"pairs", "train_saliency", "slim", "predict_saliency", "page"} <= chosen.keys()
-    assert chosen["evaluate"] == ["evaluate@saliency"] and chosen["report"] == ["report@saliency"]
-    assert len(every["report"]) == 4
-    assert all(set(names) <= set(every[group]) for group, names in chosen.items())
+    systems = ("two_stream", "residual3d", "background", "saliency")
+    own = {f"{verb}@saliency" for verb in ("items", "train", "refine", "predict", "evaluate")}
+    assert {*own, "report@saliency", "page"} <= chosen.keys()
+    data = {name for name in every if name.partition("@")[2] not in systems}
+    others = {"train@two_stream", "explain@two_stream", "refine@two_stream", "peers@background",
+              "predict@residual3d", "spatial_attention@residual3d"}  # fmt: skip
+    assert others <= every.keys()
+    assert all(name.endswith("@saliency") for name in chosen.keys() - data)
+    assert all(set(names) <= set(every[node]) for node, names in chosen.items())
 
 
 def test_the_same_id_is_the_same_run(toy: Toy) -> None:

@@ -150,7 +150,7 @@ def go_through_faults(cluster: Cluster, seen: dict[str, Any]) -> None:
     seen["killed"].append(event)
 
     # somebody runs a stage of this run by hand while a worker is at it, and takes some time
-    event = wait_until_running(cluster, "attention")
+    event = wait_until_running(cluster, "explain")
     slow = psutil.Process(event["pid"])
     slow.suspend()
     third = start_elsewhere(cluster, stage_of(checkout(cluster), event))

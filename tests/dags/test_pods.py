@@ -56,7 +56,7 @@ def requested(task: Any, tmp_path: Path) -> dict[str, Any]:
 
 
 def test_pod_of_a_training(pods: dict[str, Any], tmp_path: Path) -> None:
-    mapped = pods["retrain"].get_task("train")
+    mapped = pods["retrain"].get_task("train-two_stream")
     assert (mapped.pool, mapped.pool_slots, mapped.queue) == ("gpu", 1, "default")
     arguments = ["run-stage", "train@spatial-1", "--rev", "abc", "--run-id", "r1"]
     spec = requested(mapped.unmap({"arguments": arguments}), tmp_path)
@@ -66,8 +66,8 @@ def test_pod_of_a_training(pods: dict[str, Any], tmp_path: Path) -> None:
     assert container["image"] == "registry.example/flowsight:1.0"
     assert container["command"] == ["flowsight"] and container["args"] == arguments
     assert container["resources"] == {
-        "requests": {"memory": "8192Mi"},
-        "limits": {"memory": "8192Mi", "nvidia.com/gpu": "1"},
+        "requests": {"memory": "16384Mi"},
+        "limits": {"memory": "16384Mi", "nvidia.com/gpu": "1"},
     }
     assert {"name": "FLOWSIGHT_RUNS", "value": "s3://runs/all"} in container["env"]
     # secrets by reference only

@@ -176,7 +176,7 @@ def test_the_run_says_where_its_results_are(running: Setup, finished: str) -> No
     shown = {task["rendered_map_index"] for task in tasks["task_instances"]}
     assert {"frames@0", "frames@3", "train@spatial-1", "train@temporal-1"} <= shown
     pools = {task["task_id"]: task["pool"] for task in tasks["task_instances"]}
-    assert pools["train"] == "gpu" and pools["frames"] == "default_pool"
+    assert pools["train-two_stream"] == "gpu" and pools["frames"] == "default_pool"
 
 
 def test_wrong_answers_and_strangers_are_refused(running: Setup) -> None:

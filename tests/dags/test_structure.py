@@ -43,7 +43,7 @@ def test_edges_of_retrain_are_those_of_dvc_yaml(real_dags: dict[str, Any]) -> No
 
 
 def test_tasks_ask_for_what_meta_says(real_dags: dict[str, Any]) -> None:
-    train = real_dags["retrain"].get_task("train")
+    train = real_dags["retrain"].get_task("train-two_stream")
     assert (train.pool, train.pool_slots, train.queue) == ("gpu", 1, "gpu")
     assert (train.retries, train.execution_timeout) == (3, timedelta(minutes=2880))
     assert train.retry_exponential_backoff == 2
@@ -148,12 +148,11 @@ def test_a_stage_more_is_a_task_more(tmp_path: Path) -> None:
         "  count:\n    cmd: wc\n    deps: ['results/two_stream', data/frames]\n"
         "    outs: [counted]\n"
         "    meta: {group: data, gpus: 1, memory_gb: 1, timeout_min: 7, queue: gpu, retries: 0}\n"
-        "\nmetrics:"
     )
-    root = copy_repository(tmp_path, text.replace("metrics:", added, 1))
+    root = copy_repository(tmp_path, f"{text}\n{added}")
     (root / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     dag = load_dags(root)["retrain"]
-    assert dag.get_task("count").upstream_task_ids == {"evaluate"}
+    assert dag.get_task("count").upstream_task_ids == {"evaluate-two_stream"}
     assert dag.get_task("gather").upstream_task_ids == {"page", "count"}
     assert dag.get_task("count").execution_timeout == timedelta(minutes=7)
     # it stands after the training, so not in the box of the data that the training waits for

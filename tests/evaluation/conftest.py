@@ -19,10 +19,10 @@ import pandas as pd
 import pytest
 
 from flowsight import reporting
+from flowsight.contract import Folders
 from flowsight.files import write_csv, write_json
 from flowsight.flow.quantize import quantize
 from flowsight.params import config
-from flowsight.systems.two_stream.evaluate import Folders
 from flowsight.video import pack
 
 REPOSITORY = Path(__file__).parents[2]
@@ -66,20 +66,20 @@ def write_page(
     results: Path,
     history: Path,
     out: Path,
-    manifest: Path,
+    manifest: Path | None = None,
     validation: Path | None = None,
 ) -> str:
     """The page of some systems, as their stages write it: a part each, then all of them together.
 
-    Without `validation` it shows no clips.
+    Without `validation` it shows no clips; `manifest` is for systems over clips.
     """
     params = dataclasses.replace(params, systems={name: params.system(name) for name in systems})
     parts = out.with_name(f"{out.name}-parts")
     for name in systems:
-        reporting.write_part(
-            name, results=results / name, history=history, manifest=manifest, params=params,
-            out=parts / name,
-        )  # fmt: skip
+        folders = Folders(results=results / name, history=history)
+        if manifest is not None:
+            folders["manifest"] = manifest
+        reporting.write_part(name, params, folders, parts / name)
     clips = {} if validation is None else {"manifest": manifest, "validation": validation}
     reporting.write_page(parts=parts, params=params, out=out, **clips)
     return (out / "index.html").read_text(encoding="utf-8")
@@ -144,7 +144,7 @@ def _write_predictions(root: Path, row: str, split_id: str, classes: tuple[str, 
     table = pd.DataFrame({"clip_id": split["clip_id"], "subset": split["subset"], "label": labels})
     for k, name in enumerate(classes):
         table[f"logit_{name}"] = logits[:, k].astype(np.float32)
-    path = root / f"predictions/{row}-{split_id}.parquet"
+    path = root / f"predictions/{row}-{split_id}/predictions.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     table.to_parquet(path, index=False)
 
@@ -207,6 +207,13 @@ def _write_tables(root: Path, clips: list[str], classes: tuple[str, ...]) -> Non
         write_json(report, root / f"validation/{subject}/report.json")
 
 
+def folders_of(root: Path) -> Folders:
+    """What the systems over clips read of a world below `root`."""
+    names = ("predictions", "attention", "manifest", "splits", "truth", "frames", "flow")
+    folders = {name: root / name for name in names}
+    return Folders(folders, status=root / "validation/clips/status.csv")
+
+
 def make_world(
     root: Path,
     *,
@@ -234,11 +241,9 @@ def make_world(
         for row in (row for name in CLIP_SYSTEMS for row in params.system(name).rows):
             _write_predictions(root, row, split_id, classes)
             _write_history(root, row, split_id)
-    names = ("predictions", "attention", "manifest", "splits", "truth", "frames", "flow")
-    folders = Folders(
-        **{name: root / name for name in names}, status=root / "validation/clips/status.csv"
+    return SimpleNamespace(
+        root=root, params=params, folders=folders_of(root), clips=clips, classes=classes
     )
-    return SimpleNamespace(root=root, params=params, folders=folders, clips=clips, classes=classes)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from flowsight.contract import Folders
 from flowsight.datasets.scenes import videos as dataset
 from flowsight.datasets.scenes.videos import Video
 from flowsight.errors import InputError
@@ -58,14 +59,19 @@ def world(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 seen,
                 root / f"predictions/{row}-{split_id}",
             )
-    peers.run(root / "raw", params.scenes.videos, block.peers, root / "peers")
+    peers.peers(params, Folders(scenes=root / "raw"), root / "peers")
     return root
+
+
+def folders_of(world: Path) -> Folders:
+    """What the evaluation reads."""
+    return Folders(scenes=world / "raw", predictions=world / "predictions", peers=world / "peers")
 
 
 @pytest.fixture(scope="module")
 def results(params: Params, world: Path) -> Path:
     out = world / "results/background"
-    evaluate.evaluate(params, world / "raw", world / "predictions", world / "peers", out)
+    evaluate.evaluate(params, folders_of(world), out)
     return out
 
 
@@ -126,9 +132,8 @@ def test_counts_and_masks_of_every_scored_frame(world: Path) -> None:
 
 def test_the_same_input_gives_the_same_bytes(params: Params, world: Path, results: Path) -> None:
     again = world / "again"
-    evaluate.evaluate(params, world / "raw", world / "predictions", world / "peers", again)
-    own = params.system("background").peers
-    peers.run(world / "raw", params.scenes.videos, own, world / "peers2")
+    evaluate.evaluate(params, folders_of(world), again)
+    peers.peers(params, Folders(scenes=world / "raw"), world / "peers2")
     for one, other in ((results, again), (world / "peers", world / "peers2")):
         names = sorted(p.relative_to(one) for p in one.rglob("*") if p.is_file())
         assert names == sorted(p.relative_to(other) for p in other.rglob("*") if p.is_file())
@@ -193,7 +198,7 @@ def test_its_part_of_the_page(params: Params, world: Path, results: Path) -> Non
     history.mkdir(parents=True)
     lines = "epoch,lr,train_loss,train_f\n1,0.01,0.5,0.1\n2,0.01,0.2,0.8\n"
     (history / "recurrent-street.csv").write_text(lines)
-    found = section.content(results, history, world, params)
+    found = section.content(params, Folders(results=results, history=history))
     street = found["videos"][0]
     kinds = [line["kind"] for line in street["lines"]]
     assert kinds == ["seen"] * 2 + ["unseen"] * 2 + ["peer"] * 2
@@ -201,7 +206,7 @@ def test_its_part_of_the_page(params: Params, world: Path, results: Path) -> Non
     assert [card["row"] for card in found["curves"]] == ["recurrent"]
     assert found["curves"][0]["charts"][0].count("<polyline") == 1
     page = write_page(
-        ["background"], params=params, results=results.parent, history=history, manifest=results,
+        ["background"], params=params, results=results.parent, history=history,
         out=world / "report",
     )  # fmt: skip
     assert "trained on its first half" in page and "scene unseen, trained on room" in page

@@ -19,10 +19,9 @@ from flowsight.errors import InputError
 from flowsight.evaluation import predictions
 from flowsight.pipeline import composing
 from flowsight.systems.two_stream import evaluate as evaluation
-from flowsight.systems.two_stream.evaluate import Folders
 from flowsight.systems.two_stream.params import FusionParams
 
-from .conftest import changed
+from .conftest import changed, folders_of
 
 World = SimpleNamespace
 
@@ -40,12 +39,7 @@ def world(world_template: World, tmp_path: Path) -> World:
     """A copy of the world whose files a test may change."""
     root = tmp_path / "world"
     shutil.copytree(world_template.root, root)
-    values = {
-        field.name: root
-        / getattr(world_template.folders, field.name).relative_to(world_template.root)
-        for field in dataclasses.fields(Folders)
-    }
-    return World(**vars(world_template) | {"root": root, "folders": Folders(**values)})
+    return World(**vars(world_template) | {"root": root, "folders": folders_of(root)})
 
 
 def run(world: World, out: Path, **block: object) -> dict[str, float]:
@@ -69,8 +63,8 @@ def test_numbers_equal_plain_loops(world_template: World, results: Path) -> None
         for stream in ("spatial", "temporal"):
             shares = []
             for split in ("1", "2"):
-                name = f"{stream}{suffix}-{split}.parquet"
-                table = pd.read_parquet(world_template.folders.predictions / name)
+                folder = world_template.folders["predictions"] / f"{stream}{suffix}-{split}"
+                table = pd.read_parquet(folder / "predictions.parquet")
                 table = table[table["subset"] == "test"]
                 logits = table.filter(like="logit_")
                 best = logits.idxmax(axis=1).str.removeprefix("logit_")
@@ -155,7 +149,7 @@ def test_weight_does_not_see_test_clips(world: World, tmp_path: Path) -> None:
     fast = {"num_overlays": 0, "bootstrap_samples": 0}
     before = run(world, tmp_path / "before", **fast)
     rng = np.random.default_rng(0)
-    for path in sorted(world.folders.predictions.glob("*.parquet")):
+    for path in sorted(world.folders["predictions"].glob("*/predictions.parquet")):
         table = pd.read_parquet(path)
         columns = [c for c in table if c.startswith("logit_")]
         test = (table["subset"] == "test").to_numpy()
@@ -168,10 +162,10 @@ def test_weight_does_not_see_test_clips(world: World, tmp_path: Path) -> None:
 
 
 def test_no_validation_clips_weigh_streams_equally(world: World, tmp_path: Path) -> None:
-    for split in sorted(world.folders.splits.glob("*.csv")):
+    for split in sorted(world.folders["splits"].glob("*.csv")):
         table = pd.read_csv(split)
         table[table["subset"] != "val"].to_csv(split, index=False)
-    for path in sorted(world.folders.predictions.glob("*.parquet")):
+    for path in sorted(world.folders["predictions"].glob("*/predictions.parquet")):
         table = pd.read_parquet(path)
         table[table["subset"] != "val"].to_parquet(path, index=False)
     metrics = run(world, tmp_path / "out", num_overlays=0)
@@ -190,10 +184,20 @@ def test_one_split_has_no_spread_and_no_draws_no_interval(
 
 
 def test_without_truth_there_is_no_localization(world: World, tmp_path: Path) -> None:
-    shutil.rmtree(world.folders.truth)
+    shutil.rmtree(world.folders["truth"])
     metrics = run(world, tmp_path / "out", num_overlays=0)
     assert not [key for key in metrics if key.startswith("localization")]
     assert len(pd.read_csv(tmp_path / "out/localization.csv")) == 0
+
+
+def test_where_no_row_sees_maps_none_are_read(world: World, tmp_path: Path) -> None:
+    two = world.params.system("two_stream").evaluate.fusions["two_stream"]
+    del world.folders["attention"]
+    metrics = run(world, tmp_path / "out", fusions={"two_stream": two}, headline="two_stream")
+    assert not [key for key in metrics if key.startswith("localization")]
+    assert len(pd.read_csv(tmp_path / "out/overlays/index.csv")) == 0
+    with pytest.raises(InputError, match=r"expected .*attention"):
+        run(world, tmp_path / "out")
 
 
 def test_stages_run_as_dvc_runs_them(
@@ -209,27 +213,33 @@ def test_stages_run_as_dvc_runs_them(
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
         runpy.run_path(str(repository / "stages" / f"{name}.py"), run_name="__main__")
 
+    def refusal(name: str, *arguments: object) -> str:
+        with pytest.raises(SystemExit) as refused:
+            stage(name, *arguments)
+        assert refused.value.code == 2
+        message = capsys.readouterr().err
+        assert message.count("\n") == 1
+        return message
+
     world = make(tmp_path / "w", splits=("1",), classes=("push", "run"), num_groups=3)
     (tmp_path / "conf").symlink_to(repository / "conf")
     composing.compose(["systems=[two_stream]"], root=tmp_path)
     monkeypatch.chdir(tmp_path)
-    folders = [
-        part
-        for field in dataclasses.fields(Folders)
-        for part in (f"--{field.name}", getattr(world.folders, field.name))
-    ]
-    stage("evaluate", "two_stream", *folders, "--out", "results/two_stream")
-    stage("report", "two_stream", "--results", "results/two_stream", "--history", "w/history",
-          "--manifest", "w/manifest", "--out", "parts/two_stream")  # fmt: skip
+    folders = [part for name, path in world.folders.items() for part in (f"--{name}", path)]
+    evaluated = ["evaluate", "two_stream", *folders, "--out", "results/two_stream",
+                 "--metrics", "metrics/two_stream.json"]  # fmt: skip
+    stage(*evaluated)
+    found = (tmp_path / "results/two_stream/metrics.json").read_bytes()
+    assert (tmp_path / "metrics/two_stream.json").read_bytes() == found
+    reported = ["report", "two_stream", "--results", "results/two_stream", "--history",
+                "w/history", "--out", "parts/two_stream"]  # fmt: skip
+    assert refusal(*reported).startswith("error: expected --manifest PATH, as dvc.yaml gives it")
+    stage(*reported, "--manifest", "w/manifest")
     stage("page", "--parts", "parts", "--manifest", "w/manifest", "--validation", "w/validation",
           "--out", "results/report")  # fmt: skip
     assert (tmp_path / "results/report/index.html").stat().st_size > 50_000
-    (world.folders.predictions / "spatial-1.parquet").unlink()
-    with pytest.raises(SystemExit) as refused:
-        stage("evaluate", "two_stream", *folders, "--out", "results/two_stream")
-    assert refused.value.code == 2
-    message = capsys.readouterr().err
-    assert message.startswith("error: expected predictions in") and message.count("\n") == 1
+    (world.folders["predictions"] / "spatial-1/predictions.parquet").unlink()
+    assert refusal(*evaluated).startswith("error: expected predictions in")
 
 
 def test_neither_stage_loads_torch() -> None:
@@ -263,22 +273,22 @@ def test_predictions_that_do_not_fit_are_refused(
     change: Callable[[pd.DataFrame], pd.DataFrame],
     message: str,
 ) -> None:
-    edit_parquet(world.folders.predictions / "temporal-2.parquet", change)
+    edit_parquet(world.folders["predictions"] / "temporal-2/predictions.parquet", change)
     with pytest.raises(InputError, match=message):
         run(world, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_missing_predictions_name_the_file(world: World, tmp_path: Path) -> None:
-    (world.folders.predictions / "spatial_attended-1.parquet").unlink()
-    with pytest.raises(InputError, match=r"spatial_attended-1\.parquet"):
+    (world.folders["predictions"] / "spatial_attended-1/predictions.parquet").unlink()
+    with pytest.raises(InputError, match=r"spatial_attended-1/predictions\.parquet"):
         run(world, tmp_path / "out")
 
 
 def test_earlier_results_survive_a_failure(world: World, tmp_path: Path) -> None:
     run(world, tmp_path / "out", num_overlays=0)
     before = hashes(tmp_path / "out")
-    next((world.folders.attention / "spatial-1").rglob("*.zip")).unlink()
+    next((world.folders["attention"] / "spatial-1").rglob("*.zip")).unlink()
     with pytest.raises(InputError, match="pack"):
         run(world, tmp_path / "out")
     assert hashes(tmp_path / "out") == before
@@ -290,8 +300,8 @@ def test_unknown_system_is_refused() -> None:
 
 
 def test_streams_with_other_clips_are_not_joined(world_template: World) -> None:
-    path = world_template.folders.predictions / "spatial-1.parquet"
-    scores = predictions.read_scores(path, world_template.classes)
+    folder = world_template.folders["predictions"] / "spatial-1"
+    scores = predictions.read_scores(folder, world_template.classes)
     other = dataclasses.replace(scores, clip_ids=np.char.add(scores.clip_ids, "x"))
     with pytest.raises(InputError, match="same clips"):
         predictions.check_joined(scores, other, ("spatial", "temporal"))

@@ -12,12 +12,13 @@ import pytest
 from flowsight.batches.clips import load_clips
 from flowsight.classifiers import localization
 from flowsight.classifiers.params import ExplainsParams
+from flowsight.contract import Folders
 from flowsight.params.config import Params
 from flowsight.systems.two_stream import report
 from flowsight.systems.two_stream.evaluate import evaluate
 from flowsight.systems.two_stream.params import FusionParams
 
-from .conftest import changed, started
+from .conftest import changed, folders_of, started
 
 VARIANTS = {
     "block1": ({}, ("layer2",)),
@@ -71,12 +72,9 @@ def world(
                 source = root / f"attention/{base}-{split_id}"
                 shutil.copytree(source, root / f"attention/{name}-{split_id}")
             elif name not in known:
-                source = root / f"predictions/{base}_attended-{split_id}.parquet"
-                shutil.copy(source, root / f"predictions/{name}-{split_id}.parquet")
-    where = world_template.folders
-    paths = {f.name: root / getattr(where, f.name).relative_to(world_template.root)
-             for f in dataclasses.fields(where)}  # fmt: skip
-    folders = dataclasses.replace(where, **paths)
+                source = root / f"predictions/{base}_attended-{split_id}"
+                shutil.copytree(source, root / f"predictions/{name}-{split_id}")
+    folders = folders_of(root)
     out = root / "results" / "two_stream"
     out.parent.mkdir()
     evaluate(params, folders, out)
@@ -116,7 +114,7 @@ def test_controls_are_scored_by_what_they_see(world: SimpleNamespace) -> None:
 
 
 def test_shuffled_maps_are_those_that_training_shuffles(world: SimpleNamespace) -> None:
-    manifest, root = world.folders.manifest, world.root
+    manifest, root = world.folders["manifest"], world.root
     clips, _ = load_clips(
         manifest, root / "splits/1.csv", root / "frames", root / "attention/temporal-1",
         map_control="shuffled",
@@ -134,9 +132,9 @@ def test_shuffled_maps_are_those_that_training_shuffles(world: SimpleNamespace) 
 
 
 def test_the_page_says_what_each_map_is(world: SimpleNamespace) -> None:
-    shown = report.content(
-        world.results, world.root / "history", world.folders.manifest, world.params
-    )["localization"]
+    history, manifest = world.root / "history", world.folders["manifest"]
+    folders = Folders(results=world.results, history=history, manifest=manifest)
+    shown = report.content(world.params, folders)["localization"]
     how = {card["row"]: card["how"] for card in shown["maps"]}
     assert how["spatial"] == "Grad-CAM of layer4"
     assert how["spatial_blocks"] == "Grad-CAM of spatial's layer2 + layer3 + layer4"

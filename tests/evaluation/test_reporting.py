@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from flowsight import reporting
+from flowsight.contract import Folders
 from flowsight.errors import InputError
 from flowsight.files import write_json
 from flowsight.reporting import charts, formats
@@ -130,12 +131,12 @@ def test_a_study_shows_the_headline_against_its_controls(
     studied = changed(params, "two_stream", rows=rows, evaluate=numbers)
     study = World(**vars(world_template) | {"params": studied})
     predictions = tmp_path / "predictions"
-    shutil.copytree(world_template.folders.predictions, predictions)
+    shutil.copytree(world_template.folders["predictions"], predictions)
     for split in params.splits.ids:
         for stream in ("spatial", "temporal"):
-            source = predictions / f"{stream}-{split}.parquet"
-            shutil.copy(source, predictions / f"{stream}_shuffled-{split}.parquet")
-    folders = dataclasses.replace(world_template.folders, predictions=predictions)
+            source = predictions / f"{stream}-{split}"
+            shutil.copytree(source, predictions / f"{stream}_shuffled-{split}")
+    folders = Folders({**world_template.folders, "predictions": predictions})
     evaluate.evaluate(study.params, folders, tmp_path / "results/two_stream")
     page = write(study, tmp_path / "results", tmp_path / "report")
     table = page[page.index('id="controls"') :]

@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from flowsight.contract import Folders
 from flowsight.errors import InputError
 from flowsight.files import write_csv
 from flowsight.params.config import Params
 from flowsight.systems.residual3d import evaluate as residual3d
 from flowsight.systems.residual3d import leakage, paper, regions
-from flowsight.systems.two_stream.evaluate import Folders
 from flowsight.video import pack
 
-from .conftest import changed, started, write_page
+from .conftest import changed, folders_of, started, write_page
 
 World = SimpleNamespace
 ROWS = ("resnet3d", "resnet3d_attention")
@@ -34,7 +34,7 @@ def clip_world(world_template: World, tmp_path_factory: pytest.TempPathFactory) 
     rng = np.random.default_rng(4)
     for split_id in ("1", "2"):
         for row in ROWS:
-            path = root / f"predictions/{row}-{split_id}.parquet"
+            path = root / f"predictions/{row}-{split_id}/predictions.parquet"
             table = pd.read_parquet(path)
             table["views_right"] = rng.integers(0, 5, len(table)) / 4
             table.to_parquet(path, index=False)
@@ -43,12 +43,7 @@ def clip_world(world_template: World, tmp_path_factory: pytest.TempPathFactory) 
         maps = np.stack([cv2.resize(255 * m.astype(np.uint8), (32, 24)) for m in masks])
         for split_id in ("1", "2"):
             pack.write_maps(root / f"spatial/resnet3d_attention-{split_id}/{clip}.zip", maps, {})
-    names = ("predictions", "manifest", "splits", "truth", "frames", "flow")
-    folders = Folders(
-        **{name: root / name for name in names},
-        attention=root / "spatial",
-        status=root / "validation/clips/status.csv",
-    )
+    folders = Folders({**folders_of(root), "attention": root / "spatial"})
     return SimpleNamespace(**{**vars(world_template), "root": root, "folders": folders})
 
 
@@ -65,7 +60,8 @@ def test_numbers_are_those_of_the_predictions(clip_world: World, results: Path) 
     for row in ROWS:
         top1, clips = [], []
         for split_id in ("1", "2"):
-            table = pd.read_parquet(clip_world.folders.predictions / f"{row}-{split_id}.parquet")
+            folder = clip_world.folders["predictions"] / f"{row}-{split_id}"
+            table = pd.read_parquet(folder / "predictions.parquet")
             table = table[table["subset"] == "test"]
             logits = table.filter(like="logit_")
             best = logits.idxmax(axis=1).str.removeprefix("logit_")
@@ -123,11 +119,11 @@ def test_the_map_of_another_place_does_not_agree(clip_world: World, tmp_path: Pa
 
 def changed_split(world: World, tmp_path: Path) -> Folders:
     splits = tmp_path / "splits"
-    shutil.copytree(world.folders.splits, splits)
+    shutil.copytree(world.folders["splits"], splits)
     table = pd.read_csv(splits / "2.csv")
     table.loc[table.index[table["subset"] == "train"][0], "subset"] = "test"
     write_csv(table, splits / "2.csv")
-    return dataclasses.replace(world.folders, splits=splits)
+    return Folders({**world.folders, "splits": splits})
 
 
 def test_a_group_on_two_sides_is_refused(clip_world: World, tmp_path: Path) -> None:
@@ -192,11 +188,11 @@ def test_what_may_be_compared(clip_world: World) -> None:
 
 def test_predictions_without_views_are_refused(clip_world: World, tmp_path: Path) -> None:
     predictions = tmp_path / "predictions"
-    shutil.copytree(clip_world.folders.predictions, predictions)
-    path = predictions / "resnet3d-1.parquet"
+    shutil.copytree(clip_world.folders["predictions"], predictions)
+    path = predictions / "resnet3d-1/predictions.parquet"
     pd.read_parquet(path).drop(columns="views_right").to_parquet(path, index=False)
-    folders = dataclasses.replace(clip_world.folders, predictions=predictions)
-    with pytest.raises(InputError, match=r"resnet3d-1.parquet; predict again"):
+    folders = Folders({**clip_world.folders, "predictions": predictions})
+    with pytest.raises(InputError, match=r"resnet3d-1/predictions.parquet; predict again"):
         residual3d.evaluate(clip_world.params, folders, tmp_path / "out")
 
 
@@ -214,6 +210,16 @@ def test_the_page_has_its_part(clip_world: World, results: Path, tmp_path: Path)
     assert "8 groups were looked at" in page
     assert page.count("<img ") == 1 + 2  # the bar chart and two figures
     assert page.count("<polyline") == 2 * 2 * 2 * 2  # rows x splits x subsets x quantities
+
+
+def test_without_attention_no_maps_are_read(clip_world: World, tmp_path: Path) -> None:
+    rows = {"resnet3d": clip_world.params.row("resnet3d")}
+    params = changed(clip_world.params, "residual3d", rows=rows)
+    folders = Folders({k: v for k, v in clip_world.folders.items() if k != "attention"})
+    residual3d.evaluate(params, folders, tmp_path / "out")
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert not [key for key in metrics if key.startswith("localization")]
+    assert len(pd.read_csv(tmp_path / "out/regions/index.csv")) == 0
 
 
 def test_rows_and_their_baselines(clip_world: World) -> None:

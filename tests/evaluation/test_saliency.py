@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 
 from flowsight import files
+from flowsight.contract import Folders
 from flowsight.datasets.images import pairs as image_pairs
 from flowsight.errors import InputError
 from flowsight.metrics import saliency as metrics
@@ -35,7 +37,7 @@ class Run:
 
     root: Path
     params: Params
-    folders: saliency.Folders
+    folders: Folders
     masks: dict[str, np.ndarray]
     maps: dict[str, dict[str, np.ndarray]]
 
@@ -63,14 +65,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         image[mask] = 200
         cv2.imwrite(str(raw / f"Imgs/{item}.jpg"), image)
         cv2.imwrite(str(raw / f"Imgs/{item}.png"), np.where(mask, 255, 0).astype(np.uint8))
-    pairs = root / "data/pairs/sample_images"
+    items = root / "data/items/sample_images"
     image_pairs.write_pairs(
-        raw, pairs, split_ids=("1",), test_share=0.5, val_share=0.2, seed=1, max_quarantined=0.0
+        raw, items, split_ids=("1",), test_share=0.5, val_share=0.2, seed=1, max_quarantined=0.0
     )
-    found = image_pairs.load_pairs(raw, pairs, "1")
-    folders = saliency.Folders(
-        predictions=root / "predictions", maps=root / "maps", pairs=pairs, raw=raw
-    )
+    found = image_pairs.load_pairs(raw, items, "1")
+    folders = Folders(predictions=root / "predictions", items=items, raw=raw)
     maps: dict[str, dict[str, np.ndarray]] = {"fcn": {}, "fcn_f": {}}
     for row, spread in (("fcn", 1.0), ("fcn_f", 4.0)):
         table = []
@@ -83,11 +83,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             counts = metrics.confusion(soft > 0.5, masks[pair.item_id])
             table.append((pair.item_id, pair.subset, *counts))
         names = ["item_id", "subset", "tp", "fp", "fn", "tn"]
-        (root / "predictions").mkdir(exist_ok=True)
-        pd.DataFrame(table, columns=names).to_parquet(folders.predictions / f"{row}-1.parquet")
+        own = folders["predictions"] / f"{row}-1"
+        own.mkdir(parents=True)
+        pd.DataFrame(table, columns=names).to_parquet(own / "predictions.parquet")
         members = [(f"{item}.png", png(levels)) for item, levels in maps[row].items()]
         cost = COST if row == "fcn" else {**COST, "num_parameters": 600, "multiply_adds": 40_000}
-        pack.write_pack(folders.maps / f"{row}-1.zip", members, cost)
+        pack.write_pack(own / "maps.zip", members, cost)
     return Run(root, params, folders, masks, maps)
 
 
@@ -100,7 +101,7 @@ def results(run: Run) -> Path:
 
 def test_numbers_are_means_over_the_test_images(run: Run, results: Path) -> None:
     found = json.loads((results / "metrics.json").read_text())
-    split = pd.read_csv(run.folders.pairs / "splits/1.csv", dtype=str)
+    split = pd.read_csv(run.folders["items"] / "splits/1.csv", dtype=str)
     test = split.loc[split["subset"] == "test", "item_id"].tolist()
     assert found["num_test_images"] == len(test) == 6
     for row in ("fcn", "fcn_f"):
@@ -216,14 +217,15 @@ def test_the_papers_own_set_up_leaves_only_what_the_paper_leaves_open(run: Run) 
 
 def test_predictions_of_other_images_are_refused(run: Run, tmp_path: Path) -> None:
     def refused(message: str) -> None:
-        folders = dataclasses.replace(run.folders, predictions=tmp_path)
+        folders = Folders({**run.folders, "predictions": tmp_path})
         with pytest.raises(InputError, match=message):
             saliency.evaluate(run.params, folders, tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
     refused("found no such file; run `dvc repro` for its stage")
-    path = tmp_path / "fcn-1.parquet"
-    table = pd.read_parquet(run.folders.predictions / "fcn-1.parquet")
+    path = tmp_path / "fcn-1/predictions.parquet"
+    path.parent.mkdir()
+    table = pd.read_parquet(run.folders["predictions"] / "fcn-1/predictions.parquet")
     table.drop(columns="tn").to_parquet(path)
     refused("expected the columns item_id, subset, tp, fp, fn, tn")
     table.iloc[1:].to_parquet(path)
@@ -233,7 +235,9 @@ def test_predictions_of_other_images_are_refused(run: Run, tmp_path: Path) -> No
 
 
 def test_maps_that_are_missing_or_of_another_size_are_refused(run: Run, tmp_path: Path) -> None:
-    folders = dataclasses.replace(run.folders, maps=tmp_path)
+    folders = Folders({**run.folders, "predictions": tmp_path})
+    shutil.copytree(run.folders["predictions"], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "fcn-1/maps.zip").unlink()
     own = run.maps["fcn"]
     cases = {
         "expected a pack at": None,
@@ -243,7 +247,7 @@ def test_maps_that_are_missing_or_of_another_size_are_refused(run: Run, tmp_path
     for message, maps in cases.items():
         if maps is not None:
             members = [(f"{item}.png", png(levels)) for item, levels in maps.items()]
-            pack.write_pack(tmp_path / "fcn-1.zip", members, COST)
+            pack.write_pack(tmp_path / "fcn-1/maps.zip", members, COST)
         with pytest.raises(InputError, match=message):
             saliency.evaluate(run.params, folders, tmp_path / "out")
 
@@ -256,7 +260,7 @@ def test_the_page_shows_it(run: Run, results: Path) -> None:
     lines = "epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy\n1,0.1,0.5,0.8,,\n"
     history.mkdir(parents=True, exist_ok=True)
     (history / "fcn-1.csv").write_text(lines)
-    content = page.content(results, history, run.root, run.params)
+    content = page.content(run.params, Folders(results=results, history=history))
     assert [row["name"] for row in content["rows"]] == ["fcn", "fcn_f"]
     assert content["rows"][1]["cut"] == "plan f, kernels: first"
     assert [card["row"] for card in content["curves"]] == ["fcn"]
@@ -265,7 +269,7 @@ def test_the_page_shows_it(run: Run, results: Path) -> None:
     assert not content["paper"]["any"]
     html = write_page(
         ["saliency"], params=run.params, results=results.parent, history=history,
-        manifest=results, out=run.root / "report",
+        out=run.root / "report",
     )  # fmt: skip
     for text in ("keeps 60.0", "80.0", "None of these pairs may be compared", "plan f, kernels"):
         assert text in html.replace("\u00a0", " "), text

@@ -45,7 +45,8 @@ stages:
     foreach:
       two_stream: {{by: make.py evaluate, from: two_stream/sample, with: data/splits/sample}}
       residual3d: {{by: make.py evaluate, from: residual3d/sample, with: data/splits/sample}}
-      saliency: {{by: others.py, from: others/sample_images, with: data/pairs/sample_images}}
+      saliency: {{by: others.py, from: others/sample_images, with: data/items/saliency}}
+      background: {{by: others.py, from: background/sample_scenes, with: data/raw/sample_scenes}}
     do:
       cmd: python ${{item.by}} ${{key}}
       deps: ["predictions/${{item.from}}", "${{item.with}}"]
@@ -54,10 +55,10 @@ stages:
     cmd: python others.py pictures
     deps: [others.py]
     outs: [data/raw/sample_images, data/raw/sample_scenes]
-  pairs:
-    cmd: python others.py pairs
+  items:
+    cmd: python others.py items
     deps: [data/raw/sample_images]
-    outs: [data/pairs/sample_images]
+    outs: [data/items/saliency/sample_images]
   train_others:
     foreach: [sample_images/fcn-1, sample_images/fcn_f-1,
               sample_scenes/recurrent-both, sample_scenes/recurrent_median-both]
@@ -72,12 +73,6 @@ stages:
       cmd: python others.py predict ${{item}}
       deps: ["checkpoints/sample_scenes/${{item}}", data/raw/sample_scenes]
       outs: ["predictions/background/sample_scenes/${{item}}"]
-  evaluate_scenes:
-    foreach: [background]
-    do:
-      cmd: python others.py background
-      deps: [predictions/background/sample_scenes]
-      outs: [results/background]
 """
 OTHERS = """
 import json, sys
@@ -105,8 +100,8 @@ if what == "pictures":
             picture(f"{base}/groundtruth/gt{k:06d}.png", 255)
         picture(f"{base}/ROI.bmp", 255)
         write(f"{base}/temporalROI.txt", "1 4")
-elif what == "pairs":
-    base = "data/pairs/sample_images/"
+elif what == "items":
+    base = "data/items/saliency/sample_images/"
     rows = [f"i{k},Imgs/i{k}.jpg,Imgs/i{k}.png,1,8,8" for k in range(4)]
     write(base + "items.csv", "\\n".join(["item_id,image,mask,upright,width,height", *rows]))
     rows = [f"i{k},ok," for k in range(4)]

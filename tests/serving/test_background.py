@@ -7,12 +7,14 @@ import io
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from flowsight.contract import Folders, Job
 from flowsight.datasets.scenes import videos
 from flowsight.errors import InputError
 from flowsight.params import config
@@ -90,10 +92,11 @@ def test_equals_the_stage(tree: Path, data: Path, served_root: Path, over_scenes
     """Every scored frame's mask to the bit, of a folder and of a zip of the same pictures."""
     params = config.load(tree / "params.yaml")
     video = videos.open_video(data, VIDEO)
+    scenes = replace(params.scenes, videos=(VIDEO,), splits={"both": (VIDEO,)})
+    folders = {"scenes": data, "checkpoint": tree / f"checkpoints/sample_scenes/{ROW}-both"}
     predict.predict(
-        row=params.system("background").row(ROW), videos=[video], trained_on=[VIDEO],
-        checkpoint_dir=tree / f"checkpoints/sample_scenes/{ROW}-both", threads=params.threads,
-        out=tmp_path / "found",
+        Job(system="background", row_name=ROW, split="both", folders=Folders(folders),
+            params=replace(params, scenes=scenes), out=tmp_path / "found")
     )  # fmt: skip
     for path in (data / VIDEO, data / VIDEO / "input", served_root / "toy.zip"):
         found = predict_video(over_scenes, path, attention=True)

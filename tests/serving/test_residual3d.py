@@ -27,7 +27,7 @@ from flowsight.serving.memory import Limits
 from flowsight.serving.prediction import check_attention, predict_video, predict_videos
 from flowsight.serving.result import Prediction
 from flowsight.serving.settings import Settings
-from flowsight.systems.residual3d import network, spatial_maps
+from flowsight.systems.residual3d import network, spatial_attention
 from flowsight.video import pack
 from flowsight.video.decode import UnreadableVideo
 
@@ -108,7 +108,7 @@ def stages(tree: Path, video: Path, name: str, work: Path) -> tuple[np.ndarray, 
         device="cpu",
         **where,
     )
-    spatial_maps.extract(
+    spatial_attention.extract(
         name=name, row=row, checkpoint=checkpoint, out=work / "maps", threads=1, **where
     )
     logits = np.array([table.column(f"logit_{c}")[0].as_py() for c in CLASSES])

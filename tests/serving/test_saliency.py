@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
+from flowsight.contract import Folders, Job
 from flowsight.datasets.images import pairs as image_pairs
 from flowsight.errors import InputError
 from flowsight.metrics import saliency as metrics
@@ -73,12 +74,14 @@ def test_equals_the_stage(tree: Path, raw: Path, over_images: Bundle, tmp_path: 
         clean, tmp_path / "pairs", split_ids=["1"], test_share=0.8, val_share=0.0, seed=1,
         max_quarantined=0.0,
     )  # fmt: skip
+    trained = tree / f"checkpoints/sample_images/{ROW}-1"
+    folders = Folders(raw=clean, items=tmp_path / "pairs", checkpoint=trained)
     predict.predict(
-        ROW, block=params.system("saliency"), raw=clean, pairs=tmp_path / "pairs", split="1",
-        checkpoint=tree / f"checkpoints/sample_images/{ROW}-1", threads=params.threads,
-        out=tmp_path / "counts.parquet", maps=tmp_path / "maps.zip", device="cpu",
+        Job(system="saliency", row_name=ROW, split="1", params=params, folders=folders,
+            out=tmp_path),
+        device="cpu",
     )  # fmt: skip
-    table = pd.read_parquet(tmp_path / "counts.parquet").set_index("item_id")
+    table = pd.read_parquet(tmp_path / "predictions.parquet").set_index("item_id")
     assert len(table) == 5
     pairs = {p.item_id: p for p in image_pairs.load_pairs(clean, tmp_path / "pairs", "1")}
     shares = []

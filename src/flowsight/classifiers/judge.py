@@ -29,11 +29,6 @@ KIND = Kind(
 GATES = ("manifest", "clips", "splits")
 
 
-def stage(system: str) -> str:
-    """The system's evaluation."""
-    return f"evaluate@{system}"
-
-
 def reads(system: str, params: Params) -> list[str]:
     """Checkpoints, results, splits, manifest and the three validations."""
     data = params.dataset.name

@@ -21,7 +21,9 @@ from flowsight.batches.sampling import Indices
 from flowsight.batches.transforms import Images
 from flowsight.classifiers import networks
 from flowsight.classifiers.params import RowParams
+from flowsight.contract import Job
 from flowsight.errors import InputError, ResourceError
+from flowsight.evaluation.predictions import FILE
 from flowsight.files import atomic_file
 from flowsight.nn import checkpoint, seeding
 from flowsight.params.config import Params
@@ -84,6 +86,30 @@ def predict(
     if row.input.clip_length is None:
         return table
     return table.append_column(VIEWS_RIGHT, [[share for _, share in scores]])
+
+
+def write_predictions(job: Job, model: ModuleType) -> None:
+    """What the predict stages of classifiers write: `predictions.parquet` of `predict`'s table.
+
+    Args:
+        job: folders `manifest`, `split_file`, `packs` and `checkpoint` are read, and `maps`, where
+            the row has them; `out` exists.
+        model: the system's `network`.
+
+    Raises:
+        InputError, ResourceError: as `predict`.
+    """
+    table = predict(
+        model=model,
+        row=job.row,
+        params=job.params,
+        manifest=job.folders["manifest"],
+        split=job.folders["split_file"],
+        packs=job.folders["packs"],
+        checkpoint_dir=job.folders["checkpoint"],
+        maps=job.folders.get("maps"),
+    )
+    write(table, job.out / FILE)
 
 
 def clip_logits(network: nn.Module, clip: Clip, row: RowParams) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 from flowsight.cluster import dvcwork, gitwork, processes, workplace
 from flowsight.cluster.workplace import Workplace
 from flowsight.errors import FlowsightError, InputError
-from flowsight.pipeline import dvc_yaml, running
+from flowsight.pipeline import dvc_yaml, nodes, running
 
 _MARK = "Flowsight-Prepared"
 _SYSTEM = re.compile(r"(\+\+|~)systems\.(?P<system>[^.=]+)(?P<rest>[^=]*)")
@@ -35,7 +35,7 @@ def prepare(place: Workplace, run_id: str, *, rev: str, settings: Sequence[str])
             leaves out what belongs to all other systems.
 
     Returns:
-        run_id, rev (commit to work at) and groups (stage group -> names of its stages).
+        run_id, rev (commit to work at) and groups (node of the task graph -> its stages).
 
     Raises:
         InputError: a bad id, revision or setting, or an id that stands for other settings.
@@ -66,10 +66,10 @@ def prepare(place: Workplace, run_id: str, *, rev: str, settings: Sequence[str])
 
 
 def groups(tree: Path) -> dict[str, list[str]]:
-    """Stage group -> names of its stages, in the order of `dvc.yaml`."""
+    """Node (`pipeline.nodes`) -> names of its stages, in the order of `dvc.yaml`."""
     found: dict[str, list[str]] = {}
     for stage in dvc_yaml.load(tree).values():
-        found.setdefault(stage.group, []).append(stage.name)
+        found.setdefault(nodes.node_of(stage), []).append(stage.name)
     return found
 
 

@@ -15,6 +15,7 @@ from flowsight.errors import InputError
 from flowsight.metrics import classification
 from flowsight.metrics.classification import Floats, Ints
 
+FILE = "predictions.parquet"
 SUBSETS = ("val", "test")
 _LOGIT = "logit_"
 
@@ -66,17 +67,18 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
 
 
-def read_scores(path: Path, classes: Sequence[str], extra: Sequence[str] = ()) -> Scores:
-    """One parquet of logits.
+def read_scores(folder: Path, classes: Sequence[str], extra: Sequence[str] = ()) -> Scores:
+    """A row's logits of one split.
 
     Args:
-        path: `predictions/<system>/X/<row>-<split>.parquet`.
+        folder: `predictions/<system>/X/<row>-<split>`, with `predictions.parquet`.
         classes: names in the order of `classes.csv`.
         extra: names of numbers that stand behind the logits.
 
     Raises:
         InputError: missing file, other columns, repeated clips, unknown labels, bad numbers.
     """
+    path = folder / FILE
     if not path.is_file():
         raise InputError(
             f"expected predictions in {path}, found no such file; run `dvc repro` for its stage"

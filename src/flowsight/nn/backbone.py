@@ -83,7 +83,7 @@ def pretrained_state(name: str) -> dict[str, Tensor]:
     check_name(name)
     if name == "tiny":
         raise InputError(
-            "expected network.weights null or a file for backbone 'tiny', got 'imagenet'; "
+            "expected start.weights null or a file for backbone 'tiny', got 'imagenet'; "
             "this network has no ImageNet weights"
         )
     import torchvision.models
@@ -122,7 +122,7 @@ def load_pretrained(network: nn.Module, state: Mapping[str, Tensor], *, name: st
     if problem:
         raise InputError(
             f"expected pretrained weights of {name}, got {problem}; "
-            "choose the file of this backbone in network.weights"
+            "choose the file of this backbone in start.weights"
         )
     if name in _TENSORFLOW_INPUT:
         state = _fold_normalisation(state, *_TENSORFLOW_INPUT[name])

@@ -156,22 +156,18 @@ def entries(root: Path) -> dict[str, list[Path]]:
     """What stages depend on: each stage script, and what parameters choose among.
 
     Returns:
-        `<script>`; `<system>/<verb>`, the verb's script and the system's files of that name, with
-        the printed numbers; `network/<system>`; `adapter/<data set>`; `engine/<of flow>`.
+        `<script>`; `<system>/<verb>`, the verb's script and the system's files of that name
+        (a template too), with the printed numbers where they are read; `adapter/<data set>`;
+        `engine/<of flow>`.
     """
     package = root / "src" / PACKAGE
-    found = {path.stem: [path] for path in sorted((root / "stages").glob("*.py"))}
+    scripts = {path.stem: [path] for path in sorted((root / "stages").glob("*.py"))}
+    found = dict(scripts)
     for folder in sorted(path.parent for path in package.glob("systems/*/__init__.py")):
-        printed = sorted(folder.glob("published.csv"))
-        for verb in ("evaluate", "report"):
-            found[f"{folder.name}/{verb}"] = [
-                *found[verb],
-                *sorted(folder.glob(f"{verb}.*")),
-                *printed,
-            ]
-        for path in sorted(folder.glob("network*")):
-            if path.stem == "network":
-                found[f"network/{folder.name}"] = [path / "__init__.py" if path.is_dir() else path]
+        for verb in [name for name in scripts if (folder / f"{name}.py").is_file()]:
+            printed = folder.glob("published.csv") if verb in ("evaluate", "report") else ()
+            own = [*sorted(folder.glob(f"{verb}.*")), *printed]
+            found[f"{folder.name}/{verb}"] = [*scripts[verb], *own]
     found["page"] += sorted(package.glob("reporting/report.*"))
     for path in sorted(package.glob("datasets/clips/adapters/[a-z]*.py")):
         found[f"adapter/{path.stem}"] = [path]

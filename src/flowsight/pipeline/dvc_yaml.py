@@ -47,7 +47,9 @@ class Stage:
     from_params: bool = False
     """Whether parameters say which instances there are (`foreach: ${...}`)."""
     unused: bool = False
-    """Whether it stands for a group that the parameters give no instance."""
+    """Whether it stands for a group that the parameters give no instance, or none of its system."""
+    system: str = ""
+    """Whose it is, if a system's (`item.system`)."""
 
 
 def read_yaml(path: Path) -> Any:
@@ -67,9 +69,10 @@ def load(root: Path | str = ".", *, unused: bool = False) -> dict[str, Stage]:
     Args:
         root: folder of `dvc.yaml` and `params.yaml`.
         unused: also the groups that these parameters give no instance, each as one stage under
-            the group's name. What an instance decides is unknown, so its paths end before it:
-            `checkpoints/${key}` is `checkpoints`, which overlaps with whatever an instance of
-            other parameters would write.
+            the group's name, and `<group>@<system>` for a system that has instances of it by other
+            parameters (`instances.verbs`). What an instance decides is unknown, so its paths end
+            before it: `checkpoints/${key}` is `checkpoints`, which overlaps with whatever an
+            instance of other parameters would write.
 
     Raises:
         InputError: a file is missing or a reference names nothing.
@@ -84,10 +87,24 @@ def load(root: Path | str = ".", *, unused: bool = False) -> dict[str, Stage]:
     stages: dict[str, Stage] = {}
     for group, entry in declared.items():
         found = {stage.name: stage for stage in _expand(group, entry, params)}
-        if unused and not found:
-            found = {group: _unused(group, entry["do"], params)}
+        if unused:
+            found |= _unused_of(group, entry, params, {stage.system for stage in found.values()})
         stages |= found
     return stages
+
+
+def _unused_of(
+    group: str, entry: Mapping[str, Any], params: Mapping[str, Any], used: set[str]
+) -> dict[str, Stage]:
+    """Stages for the systems that have none of a group now, or for the group itself."""
+    systems = (params.get("instances") or {}).get("verbs", {}).get(group)
+    if systems is None:
+        return {} if used else {group: _unused(group, entry["do"], params)}
+    names = {f"{group}@{system}": system for system in systems if system not in used}
+    return {
+        name: replace(_unused(group, entry["do"], params), name=name, system=system)
+        for name, system in names.items()
+    }
 
 
 def _unused(group: str, entry: Mapping[str, Any], params: Mapping[str, Any]) -> Stage:
@@ -119,7 +136,8 @@ def _expand(group: str, entry: Mapping[str, Any], params: Mapping[str, Any]) -> 
     )
     for key, context in contexts:
         stage = _stage(group, str(key), entry["do"], {**params, **context})
-        yield replace(stage, from_params=isinstance(entry["foreach"], str))
+        system = context["item"].get("system", "") if isinstance(context["item"], Mapping) else ""
+        yield replace(stage, from_params=isinstance(entry["foreach"], str), system=system)
 
 
 def _stage(

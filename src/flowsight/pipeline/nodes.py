@@ -1,10 +1,11 @@
 """The stages of `dvc.yaml` as nodes of a task graph: what Airflow draws and schedules.
 
 A stage whose instances parameters decide (`foreach: ${shards}`) is one node, mapped over its
-instances at run time, for another run may have other shards. Every other instance is a node of its
-own: a plain stage, and each key of a `foreach` that is written out in `dvc.yaml` (`validate` stands
-at three places of the graph, so its three keys are three nodes). Edges are those of the stages,
-less the ones that others imply. Stdlib and ruamel only; `dvc.lock` is not read.
+instances at run time, for another run may have other shards; where they belong to systems it is a
+node a system (`train@<system>`), so that none waits for another's. Every other instance is a node
+of its own: a plain stage, and each key of a `foreach` that is written out in `dvc.yaml` (`validate`
+stands at three places of the graph, so its three keys are three nodes). Edges are those of the
+stages, less the ones that others imply. Stdlib and ruamel only; `dvc.lock` is not read.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from flowsight.errors import InputError
 from flowsight.pipeline import dvc_yaml
 from flowsight.pipeline.dvc_yaml import Stage
 
-SEVERAL_SYSTEMS = "systems"
-"""Section of a node whose instances belong to several systems."""
+SEVERAL = "several"
+"""Section of a node whose instances belong to several of them."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Node:
     """One node of the task graph."""
 
     name: str
-    """`frames`, or `validate@manifest`."""
+    """`frames`, `train@<system>`, or `validate@manifest`."""
     stages: tuple[str, ...]
     """Its instances with the parameters as they are now; a mapped node may get others, or have none
     now."""
@@ -79,7 +80,7 @@ def build(stages: Mapping[str, Stage]) -> dict[str, Node]:
     """
     members: dict[str, list[Stage]] = {}
     for stage in stages.values():
-        members.setdefault(_node_of(stage), []).append(stage)
+        members.setdefault(node_of(stage), []).append(stage)
     before = _edges(stages)
     try:
         order = list(TopologicalSorter(before).static_order())
@@ -93,23 +94,28 @@ def build(stages: Mapping[str, Stage]) -> dict[str, Node]:
     return _in_sections(found)
 
 
-def _node_of(stage: Stage) -> str:
-    return stage.group if stage.from_params else stage.name
+def node_of(stage: Stage) -> str:
+    """The node that a stage is an instance of."""
+    if not stage.from_params:
+        return stage.name
+    return f"{stage.group}@{stage.system}" if stage.system else stage.group
 
 
 def _edges(stages: Mapping[str, Stage]) -> dict[str, set[str]]:
     """For each node the nodes whose instances one of its instances reads.
 
-    What an unused group reads and writes is known in part, so it may seem to read what reads it.
-    There the order of `dvc.yaml` decides: stages stand below those that they read.
+    What an unused group reads and writes is known in part, so it may seem to read what reads it,
+    or what another system writes. There the order of `dvc.yaml` decides: stages stand below those
+    that they read; and systems read nothing of each other.
     """
     place = {name: number for number, name in enumerate(stages)}
-    edges: dict[str, set[str]] = {_node_of(stage): set() for stage in stages.values()}
+    edges: dict[str, set[str]] = {node_of(stage): set() for stage in stages.values()}
     for name, needed in dvc_yaml.upstream(stages).items():
         for other in needed:
             guessed = stages[name].unused or stages[other].unused
-            if not guessed or place[other] < place[name]:
-                edges[_node_of(stages[name])].add(_node_of(stages[other]))
+            systems = {stages[name].system, stages[other].system} - {""}
+            if not guessed or (place[other] < place[name] and len(systems) < 2):
+                edges[node_of(stages[name])].add(node_of(stages[other]))
     return edges
 
 
@@ -125,14 +131,13 @@ def _without_detours(order: Iterable[str], before: Mapping[str, set[str]]) -> di
 
 
 def _node(name: str, stages: list[Stage], upstream: Iterable[str]) -> Node:
-    # an instance would say which system it belongs to
-    sections = {str(stage.meta.get("group", SEVERAL_SYSTEMS * stage.unused)) for stage in stages}
+    sections = {stage.system or str(stage.meta.get("group", "")) for stage in stages}
     return Node(
         name=name,
         stages=tuple(stage.name for stage in stages if not stage.unused),
         mapped=stages[0].from_params,
         upstream=tuple(upstream),
-        section=sections.pop() if len(sections) == 1 else SEVERAL_SYSTEMS,
+        section=sections.pop() if len(sections) == 1 else SEVERAL,
         needs=_needs(name, stages),
         desc=stages[0].desc,
     )
@@ -190,7 +195,7 @@ def assign(groups: Mapping[str, Iterable[str]], names: Iterable[str]) -> dict[st
     """Which instances of a run each node has.
 
     Args:
-        groups: stage group to stage names, as `flowsight prepare` prints them.
+        groups: node to stage names, as `flowsight prepare` prints them.
         names: names of the nodes.
 
     Returns:

@@ -29,6 +29,8 @@ from flowsight.params import config
 from flowsight.pipeline import composing, dvc_yaml, gpus, parallel, warm
 from flowsight.pipeline.gpus import Lent
 
+CODE = "code"
+"""The stage that hashes our own files for all others."""
 _BY_KIND: dict[str, type[FlowsightError]] = {
     error.kind: error for error in (InputError, GateError, ResourceError, MemoryLimitError)
 }
@@ -196,10 +198,31 @@ def _repro_parallel(
     root: Path,
 ) -> None:
     env = _run_environment()
+    waiting = _wanted(targets, force, root, env)
+    if CODE in waiting and not force:
+        # nearly all read what it writes, of which an edit changes little: see what is left then
+        _run_stages({CODE: set()}, stages, force, jobs, root, env)
+        waiting = _wanted(targets, force, root, env)
+    _run_stages(waiting, stages, force, jobs, root, env)
+
+
+def _wanted(
+    targets: Sequence[str], force: bool, root: Path, env: Mapping[str, str]
+) -> dict[str, set[str]]:
     try:
-        waiting = parallel.wanted(targets, force=force, root=root, env=env)
+        return parallel.wanted(targets, force=force, root=root, env=env)
     except subprocess.CalledProcessError as error:
         raise _as_error(error.returncode, None) from None
+
+
+def _run_stages(
+    waiting: dict[str, set[str]],
+    stages: Mapping[str, dvc_yaml.Stage],
+    force: bool,
+    jobs: int,
+    root: Path,
+    env: dict[str, str],
+) -> None:
     devices = gpus.of_this_host()
     needs = {name: int(stages[name].meta.get("gpus", 0)) for name in waiting}
     with ExitStack() as stack:

@@ -98,7 +98,7 @@ def _origin(
 ) -> dict[str, str]:
     """Where it came from: repository, commit, DVC's hashes, stage hashes."""
     data, split, lock = bundle["dataset"], bundle["split"], locks.read(root)
-    stage = subject.stage(system)
+    stage = f"evaluate@{system}"
     known = locks.outs(lock)
     tags = {
         "repository": locks.repository_id(root),

@@ -33,7 +33,7 @@ def register(system: str, *, split_id: str | None = None, root: Path = Path()) -
     params = config.load(root / "params.yaml")
     _check_system(system, params)
     subject = subjects.of_system(system)
-    commit = state.check(root, subject.stage(system), subject.reads(system, params))
+    commit = state.check(root, f"evaluate@{system}", subject.reads(system, params))
     registry = store.connect()
     with tempfile.TemporaryDirectory(prefix="flowsight-register-") as name:
         from flowsight.serving import bundle

@@ -45,9 +45,6 @@ class Subject(Protocol):
 
     KIND: Kind
 
-    def stage(self, system: str) -> str:
-        """The stage that ends with the system's numbers."""
-
     def reads(self, system: str, params: Params) -> list[str]:
         """Outputs of stages that a registration reads, each to be the one of `dvc.lock`."""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flowsight import contract
+from flowsight.contract import Folders
 from flowsight.errors import InputError
 from flowsight.files import atomic_dir, write_json
 from flowsight.params.config import Params
@@ -21,27 +22,22 @@ from flowsight.reporting import data, formats
 PART, TOLD = "part.html", "part.json"
 
 
-def write_part(
-    system: str, *, results: Path, history: Path, manifest: Path, params: Params, out: Path
-) -> None:
+def write_part(system: str, params: Params, folders: Folders, out: Path) -> None:
     """Write a system's part of the page, and what the page says of it (`PART`, `TOLD`).
 
     Args:
         system: its name.
-        results: `results/<system>`.
-        history: folder of its trainings' `<row>-<split>.csv`.
-        manifest: of the clips; read by systems over clips.
         params: all parameters.
+        folders: what its `report.content` reads; `results` is `results/<system>`.
         out: folder to replace.
 
     Raises:
         InputError: a table that must be there is missing or has other columns.
     """
-    if not (results / "metrics.json").is_file():
-        raise InputError(
-            f"expected {results / 'metrics.json'}, found no such file; run the system's evaluation"
-        )
-    content = contract.part(system, "report").content(results, history, manifest, params)
+    metrics = folders["results"] / "metrics.json"
+    if not metrics.is_file():
+        raise InputError(f"expected {metrics}, found no such file; run the system's evaluation")
+    content = contract.part(system, "report").content(params, folders)
     template = _environment().get_template(f"systems/{system}/report.html.j2")
     html = template.render(
         system=content, split_ids=params.splits.ids, alone=len(params.systems) == 1

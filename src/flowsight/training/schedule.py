@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from flowsight.errors import InputError
 from flowsight.files import atomic_file
@@ -29,11 +30,16 @@ class Epoch:
     val_accuracy: float | None
 
 
-def write_history(history: Sequence[Epoch], path: Path) -> None:
-    """Write the history as CSV, floats with six decimals (the learning rate to six digits)."""
+def write_history(history: Sequence[Any], path: Path) -> None:
+    """Write the history as CSV, floats with six decimals (the learning rate to six digits).
+
+    Args:
+        history: a dataclass an epoch, `Epoch` or a system's own; at least one.
+        path: the file.
+    """
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(field.name for field in fields(Epoch))
+        writer.writerow(field.name for field in fields(history[0]))
         for epoch in history:
             writer.writerow(_text(name, value) for name, value in asdict(epoch).items())
 

@@ -20,7 +20,6 @@ from flowsight import progress
 from flowsight.datasets.scenes import videos as background
 from flowsight.datasets.scenes.videos import Video
 from flowsight.errors import InputError
-from flowsight.files import atomic_dir
 from flowsight.metrics import change_detection
 from flowsight.metrics.change_detection import Counts, Mask
 from flowsight.video import pack
@@ -37,23 +36,24 @@ def write(
     trained_on: Iterable[str],
     out: Path,
 ) -> None:
-    """Run a method over videos; the folder appears whole.
+    """Run a method over videos.
 
     Args:
         videos: which.
         find: a video -> (H, W) bool for each of its frames, from the first.
         trained_on: ids of the videos that it has learnt from.
-        out: folder to replace.
+        out: folder to write into.
 
     Raises:
         InputError: a truth that does not fit, or in which nothing moves.
     """
     rows: list[dict[str, Any]] = []
-    with atomic_dir(out) as folder:
-        for video in videos:
-            rows += _write_video(video, find(video), video.video_id in set(trained_on), folder)
-        table = pd.DataFrame(rows, columns=list(COLUMNS))
-        table.to_parquet(folder / FILE, index=False, compression="zstd")
+    seen = set(trained_on)
+    for video in videos:
+        rows += _write_video(video, find(video), video.video_id in seen, out)
+    out.mkdir(parents=True, exist_ok=True)
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    table.to_parquet(out / FILE, index=False, compression="zstd")
 
 
 def _write_video(

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from flowsight.contract import Folders
 from flowsight.datasets.scenes import videos as background
 from flowsight.datasets.scenes.videos import Video
 from flowsight.evaluation.predictions import records
@@ -48,25 +49,25 @@ class Found:
         return bool((own["subset"] != "unseen").all())
 
 
-def evaluate(params: Params, scenes: Path, predictions: Path, peers: Path, out: Path) -> None:
+def evaluate(params: Params, folders: Folders, out: Path) -> None:
     """Write `results/background`: metrics.json, tables and pictures.
 
     Args:
         params: all parameters; `scenes` is read.
-        scenes: folder of the videos.
-        predictions: folder of `<row>-<split>` as `predict_scenes` writes them.
-        peers: folder of a folder for each of OpenCV's methods.
+        folders: `scenes`, those of the videos; `predictions`, of `<row>-<split>` as `predict`
+            writes them; `peers`, of a folder for each of OpenCV's methods.
         out: folder to replace.
 
     Raises:
         InputError: predictions that are missing or do not fit the videos.
     """
     block = params.system(SYSTEM)
-    videos = background.open_videos(scenes, params.scenes.videos)
+    videos = background.open_videos(folders["scenes"], params.scenes.videos)
+    predictions = folders["predictions"]
     places = [
         (row, s, predictions / f"{row}-{s}") for row in block.rows for s in params.scenes.splits
     ]
-    places += [(name, "", peers / name) for name in block.peers]
+    places += [(name, "", folders["peers"] / name) for name in block.peers]
     found = [
         Found(method=m, split_id=s, folder=folder, counts=scene_counts.read(folder, videos))
         for m, s, folder in places

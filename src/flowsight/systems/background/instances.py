@@ -1,4 +1,4 @@
-"""Its stage instances: rows x splits, and the system as a whole (peers, evaluation)."""
+"""Its stage instances: rows x splits, and the system as a whole (peers, evaluation, report)."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ from typing import Any
 
 from flowsight.systems.background.params import SYSTEM
 
-GROUPS = ("train_scenes", "predict_scenes", "peers", "evaluate_scenes")
+VERBS = ("train", "predict", "peers", "evaluate", "report")
 
 
-def instances(block: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    """Group -> `<row>-<split>`, or the system's name -> what `dvc.yaml` interpolates."""
-    rows = {
-        f"{name}-{split_id}": {"row": name, "split": str(split_id), "system": SYSTEM}
-        for name in block["rows"]
-        for split_id in params["scenes"]["splits"]
-    }
-    whole = {SYSTEM: {"scenes": params["scenes"]["name"], "system": SYSTEM}}
-    return {
-        "train_scenes": rows,
-        "predict_scenes": rows,
-        "peers": whole,
-        "evaluate_scenes": whole,
-    }
-
-
-def report_item(params: Mapping[str, Any]) -> dict[str, str]:
-    """What its part of the page reads: results and histories, nothing of the clips."""
-    return {"history": f"history/{params['scenes']['name']}", "manifest": f"results/{SYSTEM}"}
+def instances(block: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Verb -> `<row>-<split>`, or the system's name -> what is read."""
+    data = params["scenes"]["name"]
+    raw, peers = f"data/raw/{data}", f"predictions/{SYSTEM}-peers/{data}"
+    found: dict[str, dict[str, Any]] = {verb: {} for verb in VERBS}
+    for name in block["rows"]:
+        for split_id in params["scenes"]["splits"]:
+            key, own = f"{name}-{split_id}", f"scenes.splits.{split_id}"
+            item = {"row": name, "split": str(split_id), "data": data, "folders": {"scenes": raw}}
+            found["train"][key] = {**item, "params": [own], "y": "train_loss"}
+            found["predict"][key] = {**item, "params": ["scenes.videos", own]}
+    listed = ["scenes.videos", f"systems.{SYSTEM}.peers"]
+    found["peers"][SYSTEM] = {"data": data, "folders": {"scenes": raw}, "params": listed}
+    read = {"scenes": raw, "predictions": f"predictions/{SYSTEM}/{data}", "peers": peers}
+    found["evaluate"][SYSTEM] = {"folders": read, "params": ["scenes"]}
+    shown = {"results": f"results/{SYSTEM}", "history": f"history/{SYSTEM}/{data}"}
+    found["report"][SYSTEM] = {"folders": shown, "params": ["scenes"]}
+    return found

@@ -47,11 +47,6 @@ LEFT_ASIDE = "unseen"
 """Subset of the first half of a video that did not train."""
 
 
-def stage(system: str) -> str:
-    """The system's evaluation."""
-    return f"evaluate_scenes@{system}"
-
-
 def reads(system: str, params: Params) -> list[str]:
     """Checkpoints, counts of every frame, results."""
     block = params.system(SYSTEM)
@@ -126,7 +121,7 @@ def _frames(video: Video, base: Path, trained_on: tuple[str, ...]) -> Iterator[d
 
 
 def scores(root: Path, bundle: Mapping[str, Any]) -> pd.DataFrame:
-    """Second halves of what `predict_scenes` counted."""
+    """Second halves of what `predict` counted."""
 
     from flowsight.params.config import load
     from flowsight.systems.background import counts as scene_counts

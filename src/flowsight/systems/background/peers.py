@@ -13,7 +13,7 @@ All have OpenCV's default numbers and see colour, as their authors mean them to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from flowsight import files
+from flowsight.contract import Folders
 from flowsight.datasets.scenes import videos as background
 from flowsight.datasets.scenes.videos import Video
 from flowsight.metrics.change_detection import MOVING, Mask
+from flowsight.params.config import Params
 from flowsight.systems.background import counts
+from flowsight.systems.background.params import SYSTEM
 
 
 def subtractor(name: str) -> Any:
@@ -65,21 +68,20 @@ def moving(name: str, frames: Iterable[npt.NDArray[np.uint8]]) -> Iterator[Mask]
         cv2.setNumThreads(threads)
 
 
-def run(root: Path, video_ids: Sequence[str], methods: Sequence[str], out: Path) -> None:
-    """Run the methods over all videos, each from its first frame.
+def peers(params: Params, folders: Folders, out: Path) -> None:
+    """Run OpenCV's methods over all videos, each from its first frame.
 
     Args:
-        root: folder of the videos.
-        video_ids: which videos.
-        methods: of OpenCV.
+        params: `scenes.videos` and the methods, `systems.background.peers`.
+        folders: `scenes`, those of the videos.
         out: folder to replace, with a folder for each method (`systems.background.counts.write`).
 
     Raises:
         InputError: videos that are not as they should be.
     """
-    videos = background.open_videos(root, video_ids)
+    videos = background.open_videos(folders["scenes"], params.scenes.videos)
     with files.atomic_dir(out) as folder:
-        for name in methods:
+        for name in params.system(SYSTEM).peers:
 
             def find(video: Video, name: str = name) -> Iterator[Mask]:
                 return moving(name, background.frames(video, colour=True))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flowsight.contract import Job
 from flowsight.datasets.scenes import videos as background
 from flowsight.datasets.scenes.videos import Video
 from flowsight.errors import InputError, ResourceError
@@ -68,30 +69,19 @@ def moving_probabilities(
         yield probs.cpu().numpy()
 
 
-def predict(
-    *,
-    row: SceneRowParams,
-    videos: Iterable[Video],
-    trained_on: Iterable[str],
-    checkpoint_dir: Path,
-    threads: int,
-    out: Path,
-) -> None:
-    """Run a network over videos and write what it finds (`systems.background.counts.write`).
+def predict(job: Job) -> None:
+    """Run a network over all videos and write what it finds (`systems.background.counts.write`).
 
     Args:
-        row: network, input and threshold.
-        videos: to run over, each from its first frame.
-        trained_on: ids of those whose first half the network has seen.
-        checkpoint_dir: folder with the row's `model.pt`.
-        threads: CPU threads.
-        out: folder to replace.
+        job: folders `scenes` and `checkpoint` are read; the split is a key of `scenes.splits`.
 
     Raises:
         InputError: videos or a checkpoint that do not fit, probabilities that are not finite.
         ResourceError: the GPU's memory does not hold a frame.
     """
-    network, seen = load(row, checkpoint_dir), set(trained_on)
+    row, scenes = job.row, job.params.scenes
+    videos = background.open_videos(job.folders["scenes"], scenes.videos)
+    network = load(row, job.folders["checkpoint"])
 
     def found(video: Video) -> Iterator[Mask]:
         stream = background.frames(video, colour=row.input.colour)
@@ -104,7 +94,7 @@ def predict(
             yield probs >= row.test.threshold
 
     try:
-        with seeding.reproducible(threads):
-            counts.write(videos, found, seen, out)
+        with seeding.reproducible(job.params.threads):
+            counts.write(videos, found, scenes.trained_on(job.split), job.out)
     except torch.OutOfMemoryError:
         raise ResourceError("expected a frame to fit into the GPU's memory, it did not") from None

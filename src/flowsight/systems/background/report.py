@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from flowsight.contract import Folders
 from flowsight.evaluation import published
 from flowsight.evaluation.predictions import read_table, records
 from flowsight.params.config import Params
@@ -21,15 +22,14 @@ _MEASURES = ("f_measure", "recall", "precision")
 _COLUMNS = ("method", "split_id", "video_id", "seen", "part", *_MEASURES)
 
 
-def content(results: Path, history: Path, manifest: Path, params: Params) -> dict[str, Any]:
-    """Everything the template `background.html.j2` names.
+def content(params: Params, folders: Folders) -> dict[str, Any]:
+    """Everything its template names.
 
     Args:
-        results: `results/background`.
-        history: folder of training histories.
-        manifest: not read; the clips are another data set.
         params: all parameters.
+        folders: `results` (`results/background`) and `history` (of `<row>-<split>.csv`).
     """
+    results, history = folders["results"], folders["history"]
     block = params.system(SYSTEM)
     table = read_table(results / "per_video.csv", _COLUMNS)
     for name in _MEASURES:

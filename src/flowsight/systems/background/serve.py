@@ -118,7 +118,7 @@ class Moving:
         return path
 
     def _zip(self) -> bytes:
-        """As the stage `predict_scenes` packs masks, here of every frame."""
+        """As the stage `predict` packs masks, here of every frame."""
         assert self.masks is not None  # `predict` was asked for them
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:
@@ -215,7 +215,7 @@ def predict(
     seconds: dict[str, float],
     update: Update,
 ) -> Moving:
-    """The masks as the stage `predict_scenes` finds them: from the first frame, state carried on.
+    """The masks as the stage `predict` finds them: from the first frame, state carried on.
 
     Raises:
         InputError: no frames, frames of several sizes, or probabilities that are not finite.

@@ -9,12 +9,10 @@ same bytes as one that was not.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +21,6 @@ from torch import Tensor
 
 from flowsight.datasets.scenes.videos import Video
 from flowsight.errors import InputError, ResourceError
-from flowsight.files import atomic_file
 from flowsight.nn import seeding
 from flowsight.systems.background import loss as segmentation
 from flowsight.systems.background import networks, sequences
@@ -232,14 +229,3 @@ def _restore(
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
     return [Epoch(**values) for values in state["history"]]
-
-
-def write_history(history: Sequence[Epoch], path: Path) -> None:
-    """Write the history as CSV, floats with six decimals (the learning rate to six digits)."""
-    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(field.name for field in fields(Epoch))
-        for line in history:
-            writer.writerow(
-                [line.epoch, f"{line.lr:.6g}", f"{line.train_loss:.6f}", f"{line.train_f:.6f}"]
-            )

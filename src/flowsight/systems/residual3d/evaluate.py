@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 
 from flowsight.classifiers import localization
-from flowsight.classifiers.folders import Folders
+from flowsight.contract import Folders
 from flowsight.errors import InputError
 from flowsight.evaluation import figures
 from flowsight.evaluation.predictions import (
+    FILE,
     Scores,
     check_split,
     read_classes,
@@ -82,10 +83,11 @@ def evaluate(params: Params, folders: Folders, out: Path) -> None:
     rows = list(params.system(SYSTEM).rows)
     if not rows:
         raise InputError(f"expected rows of system {SYSTEM!r} in the parameters, got none")
-    classes = read_classes(folders.manifest)
-    clips = read_table(folders.manifest / "clips.csv", ("clip_id", "label", "group", "shard"))
+    classes = read_classes(folders["manifest"])
+    clips = read_table(folders["manifest"] / "clips.csv", ("clip_id", "label", "group", "shard"))
     splits = {
-        s: read_table(folders.splits / f"{s}.csv", ("clip_id", "subset")) for s in params.splits.ids
+        s: read_table(folders["splits"] / f"{s}.csv", ("clip_id", "subset"))
+        for s in params.splits.ids
     }
     groups = dict(zip(clips["clip_id"], clips["group"], strict=True))
     num_groups = leakage.check_groups(splits, groups)
@@ -97,7 +99,7 @@ def evaluate(params: Params, folders: Folders, out: Path) -> None:
         seed=params.seed,
     )
     table = split_table(results, len(classes))
-    counts = _status_counts(folders.status)
+    counts = _status_counts(folders["status"])
     found = _localization(splits, labels, classes, params, folders)
     metrics: dict[str, float] = flat_metrics(table, results, resampling)
     metrics |= localization.flat_metrics(found)
@@ -140,12 +142,13 @@ def _localization(
     folders: Folders,
 ) -> pd.DataFrame:
     """How well the test clips' spatial attention fits the true masks."""
+    shown = {name: localization.Shown(row=name) for name in attended_rows(params)}
     return localization.localization_table(
-        {name: localization.Shown(row=name) for name in attended_rows(params)},
+        shown,
         {s: split[split["subset"] == "test"] for s, split in splits.items()},
         {clip: classes.index(label) for clip, label in labels.items()},
-        attention=folders.attention,
-        truth=folders.truth,
+        attention=folders["attention"] if shown else Path(),
+        truth=folders["truth"],
         num_frames=params.system(SYSTEM).evaluate.localization_frames,
     )
 
@@ -177,12 +180,12 @@ def baseline_of(name: str, params: Params) -> str | None:
 def _read(
     name: str, split_id: str, folders: Folders, classes: list[str], labels: dict[str, str]
 ) -> RowResult:
-    path = folders.predictions / f"{name}-{split_id}.parquet"
+    path = folders["predictions"] / f"{name}-{split_id}"
     scores = read_scores(path, classes, extra=(VIEWS_RIGHT,))
-    check_split(scores, folders.splits / f"{split_id}.csv", labels, classes)
+    check_split(scores, folders["splits"] / f"{split_id}.csv", labels, classes)
     if not (scores.subsets == "test").any():
         raise InputError(f"expected test clips in split {split_id}, got none; see splits")
-    views = pd.read_parquet(path, columns=["clip_id", VIEWS_RIGHT]).set_index("clip_id")
+    views = pd.read_parquet(path / FILE, columns=["clip_id", VIEWS_RIGHT]).set_index("clip_id")
     return RowResult(
         row=name,
         split_id=split_id,

@@ -8,27 +8,23 @@ from typing import Any
 from flowsight.classifiers import instances as of_clips
 from flowsight.systems.residual3d.params import SYSTEM
 
-GROUPS = ("train", "predict", "spatial_attention", "evaluate")
+VERBS = ("train", "predict", "spatial_attention", "evaluate", "report")
 
 
-def instances(block: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    """Group -> `<row>-<split_id>` -> what `dvc.yaml` interpolates.
+def instances(block: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Verb -> `<row>-<split_id>`, or the system's name -> what is read.
 
     `spatial_attention` has the networks whose attention can be shown.
     """
-    found: dict[str, Any] = {group: {} for group in GROUPS}
+    found: dict[str, dict[str, Any]] = {verb: {} for verb in VERBS}
     for name, row in block["rows"].items():
         for split_id in params["splits"]["ids"]:
-            key, item = f"{name}-{split_id}", of_clips.item(SYSTEM, name, row, split_id)
-            found["train"][key] = found["predict"][key] = item
+            key, item = f"{name}-{split_id}", of_clips.item(name, row, split_id, params)
+            found["train"][key] = of_clips.training(item, row)
+            found["predict"][key] = item
             if (row["network"].get("attention") or {}).get("spatial"):
                 found["spatial_attention"][key] = item
-    # its own maps, if it has some, not those that another stream sees
-    maps = "spatial_attention" if found["spatial_attention"] else "attention"
-    found["evaluate"][SYSTEM] = of_clips.evaluate_item(SYSTEM, maps, params)
+    maps = "spatial_attention" if found["spatial_attention"] else None
+    found["evaluate"][SYSTEM] = of_clips.evaluation(SYSTEM, maps, params)
+    found["report"][SYSTEM] = of_clips.report(SYSTEM, params)
     return found
-
-
-def report_item(params: Mapping[str, Any]) -> dict[str, str]:
-    """What its part of the page reads."""
-    return of_clips.report_item(params)

@@ -10,7 +10,6 @@ from flowsight.classifiers.judge import (
     raw,
     reads,
     scores,
-    stage,
 )
 
 __all__ = [
@@ -23,5 +22,4 @@ __all__ = [
     "raw",
     "reads",
     "scores",
-    "stage",
 ]

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from flowsight.classifiers.folders import Folders
 from flowsight.classifiers.localization import read_masks, read_truth_index
+from flowsight.contract import Folders
 from flowsight.evaluation import figures
 from flowsight.evaluation.overlays import choose_clips, clip_pack
 from flowsight.evaluation.predictions import read_table, records
@@ -67,16 +67,16 @@ def _draw(
     own = own[own["subset"] == "test"]
     by_clip = {r["clip_id"]: r for r in records(own[["clip_id", "label", "predicted"]])}
     labels = [r["label"] for r in by_clip.values()]
-    clips = read_table(folders.manifest / "clips.csv", ("clip_id", "shard"))
+    clips = read_table(folders["manifest"] / "clips.csv", ("clip_id", "shard"))
     shards = dict(zip(clips["clip_id"], clips["shard"], strict=True))
-    truth = read_truth_index(folders.truth)
+    truth = read_truth_index(folders["truth"])
     index: list[dict[str, object]] = []
     for clip in track(
         choose_clips(list(by_clip), labels, params.system(SYSTEM).evaluate.num_overlays), "regions"
     ):
         region = outline(
-            clip_pack(folders.frames, shards, clip),
-            folders.attention / f"{row}-{split_id}" / f"{clip}.zip",
+            clip_pack(folders["frames"], shards, clip),
+            folders["attention"] / f"{row}-{split_id}" / f"{clip}.zip",
             read_masks(truth[clip]) if clip in truth else None,
         )
         picture, named = f"{clip.replace('/', '__')}.png", by_clip[clip]

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from flowsight.classifiers import localization
+from flowsight.contract import Folders
 from flowsight.evaluation.predictions import read_classes, read_table, records
 from flowsight.params.config import Params
 from flowsight.reporting import formats
@@ -17,17 +18,17 @@ from flowsight.reporting.curves import row_charts
 from flowsight.systems.residual3d.params import SYSTEM
 
 
-def content(results: Path, history: Path, manifest: Path, params: Params) -> dict[str, Any]:
-    """Everything the template `residual3d.html.j2` names.
+def content(params: Params, folders: Folders) -> dict[str, Any]:
+    """Everything its template names.
 
     Args:
-        results: `results/residual3d`.
-        history: folder of training histories.
-        manifest: folder of the manifest.
         params: all parameters.
+        folders: `results` (`results/residual3d`), `history` (of `<row>-<split>.csv`),
+            `manifest`.
     """
+    results, history = folders["results"], folders["history"]
     metrics = json.loads((results / "metrics.json").read_text(encoding="utf-8"))
-    classes = read_classes(manifest)
+    classes = read_classes(folders["manifest"])
     names = list(params.system(SYSTEM).rows)
     regions = _regions(results)
     return {

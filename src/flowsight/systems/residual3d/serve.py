@@ -196,10 +196,10 @@ def write_overlay(found: Prediction, path: Path) -> None:
 def _maps(served: Served, loaded: ClipInMemory) -> Bytes:
     """(T, h, w) weights of the spatial attention, as the stage spatial_attention writes them."""
     from flowsight.classifiers import views
-    from flowsight.systems.residual3d import spatial_maps
+    from flowsight.systems.residual3d import spatial_attention
 
     assert served.module is not None  # `needs` has looked
     clip = views.clip(loaded, served.row)
-    found = spatial_maps.clip_maps(served.network, served.module, clip, served.row.input)
-    maps: Bytes = (spatial_maps.stretched(found) * 255).round().astype(np.uint8)
+    found = spatial_attention.clip_maps(served.network, served.module, clip, served.row.input)
+    maps: Bytes = (spatial_attention.stretched(found) * 255).round().astype(np.uint8)
     return maps

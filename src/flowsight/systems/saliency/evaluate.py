@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from flowsight.contract import Folders
 from flowsight.datasets.images.pairs import Pair, load_pairs, read_mask
 from flowsight.errors import InputError
 from flowsight.files import atomic_dir, write_csv, write_json
@@ -24,7 +25,7 @@ from flowsight.metrics.classification import Floats
 from flowsight.params.config import Params
 from flowsight.progress import track
 from flowsight.systems.saliency import figures, paper
-from flowsight.systems.saliency.maps import maps_of
+from flowsight.systems.saliency.maps import MAPS, PREDICTIONS, maps_of
 from flowsight.systems.saliency.params import SYSTEM, Block
 from flowsight.video import pack
 
@@ -32,18 +33,6 @@ COUNTS = ("tp", "fp", "fn", "tn")
 METRICS = ("f_beta", "max_f", "mae", "s_measure", "precision", "recall")
 COSTS = ("num_parameters", "multiply_adds")
 _DECIMALS = 6
-
-
-@dataclass(frozen=True, kw_only=True)
-class Folders:
-    """What the evaluation reads (outputs of earlier stages)."""
-
-    predictions: Path
-    """Of `<row>-<split>.parquet`."""
-    maps: Path
-    """Of `<row>-<split>.zip`."""
-    pairs: Path
-    raw: Path
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,14 +53,16 @@ def evaluate(params: Params, folders: Folders, out: Path) -> None:
 
     Args:
         params: all parameters; the rows of the system are evaluated.
-        folders: inputs.
+        folders: `predictions`, of `<row>-<split>` as `predict` writes them; `items` and `raw`, see
+            `datasets.images.pairs.load_pairs`.
         out: folder to replace.
 
     Raises:
         InputError: predictions or maps that are missing or of other images than the splits'.
     """
     block = params.system(SYSTEM)
-    splits = {s: load_pairs(folders.raw, folders.pairs, s) for s in params.images.split_ids}
+    raw, items = folders["raw"], folders["items"]
+    splits = {s: load_pairs(raw, items, s) for s in params.images.split_ids}
     results = [_read(name, s, folders, pairs) for s, pairs in splits.items() for name in block.rows]
     resampling = Resampling(
         num_samples=params.system(SYSTEM).evaluate.bootstrap_samples,
@@ -79,7 +70,7 @@ def evaluate(params: Params, folders: Folders, out: Path) -> None:
         seed=params.seed,
     )
     table = split_table(results)
-    counts = _status_counts(folders.pairs)
+    counts = _status_counts(items)
     metrics: dict[str, float] = flat_metrics(table, results, resampling)
     metrics |= {
         "num_test_images": len({i for r in results for i in r.items["item_id"]}),
@@ -102,7 +93,7 @@ def evaluate(params: Params, folders: Folders, out: Path) -> None:
         first = params.images.split_ids[0]
         figures.write_pictures(
             chosen(splits[first], block.evaluate.num_pictures),
-            {name: folders.maps / f"{name}-{first}.zip" for name in block.rows},
+            {name: folders["predictions"] / f"{name}-{first}" / MAPS for name in block.rows},
             folder / "pictures",
         )
 
@@ -114,18 +105,19 @@ def _status_counts(pairs: Path) -> dict[str, int]:
 
 def _read(name: str, split_id: str, folders: Folders, pairs: list[Pair]) -> RowResult:
     key = f"{name}-{split_id}"
-    counts = _read_counts(folders.predictions / f"{key}.parquet", pairs)
+    folder = folders["predictions"] / key
+    counts = _read_counts(folder / PREDICTIONS, pairs)
     test = sorted((p for p in pairs if p.subset == "test"), key=lambda pair: pair.item_id)
     if not test:
         raise InputError(f"expected test images in split {split_id}, got none; see images")
     scores, curves = [], np.zeros((3, saliency.LEVELS))
-    for pair, levels in track(list(maps_of(folders.maps / f"{key}.zip", test)), f"scoring {key}"):
+    for pair, levels in track(list(maps_of(folder / MAPS, test)), f"scoring {key}"):
         mask = read_mask(pair.mask)
         if levels.shape != mask.shape:
             height, width = mask.shape
             raise InputError(
-                f"expected a map of {width} x {height} px of {pair.item_id} in {key}.zip, got "
-                "another size; predict again"
+                f"expected a map of {width} x {height} px of {pair.item_id} in {folder / MAPS}, "
+                "got another size; predict again"
             )
         scores.append(
             {
@@ -143,7 +135,7 @@ def _read(name: str, split_id: str, folders: Folders, pairs: list[Pair]) -> RowR
         precision=saliency.precision(tp, fp),
         recall=saliency.recall(tp, fn),
     )
-    meta = pack.read_meta(folders.maps / f"{key}.zip")
+    meta = pack.read_meta(folder / MAPS)
     return RowResult(
         row=name,
         split_id=split_id,

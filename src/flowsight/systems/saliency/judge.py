@@ -36,11 +36,6 @@ KIND = Kind(
 )
 
 
-def stage(system: str) -> str:
-    """The system's evaluation."""
-    return f"evaluate@{system}"
-
-
 def reads(system: str, params: Params) -> list[str]:
     """Checkpoints, results and the pairs with their splits."""
     block = params.system(SYSTEM)
@@ -48,8 +43,12 @@ def reads(system: str, params: Params) -> list[str]:
     return [
         *(f"checkpoints/{params.images.name}/{row}" for row in rows),
         f"results/{system}",
-        f"data/pairs/{params.images.name}",
+        _items(params).as_posix(),
     ]
+
+
+def _items(params: Params) -> Path:
+    return Path("data/items", SYSTEM, params.images.name)
 
 
 def raw(params: Params) -> list[str]:
@@ -59,17 +58,15 @@ def raw(params: Params) -> list[str]:
 
 def inputs(params: Params) -> dict[str, str]:
     """Pairs and splits lie in one folder."""
-    pairs = f"data/pairs/{params.images.name}"
+    pairs = _items(params).as_posix()
     return {"dvc.manifest": pairs, "dvc.splits": pairs}
 
 
 def quality(root: Path, params: Params) -> dict[str, str]:
-    """The stage `pairs` looks at every image; its limit is checked here once more."""
+    """The stage `items` looks at every image; its limit is checked here once more."""
     import pandas as pd
 
-    status = pd.read_csv(root / "data/pairs" / params.images.name / "status.csv", dtype=str)[
-        "status"
-    ]
+    status = pd.read_csv(root / _items(params) / "status.csv", dtype=str)["status"]
     looked_at = int((status != "absent").sum())
     share = int((status == "quarantined").sum()) / max(looked_at, 1)
     within = share <= params.images.max_quarantined
@@ -91,8 +88,7 @@ def items(root: Path, params: Params, split: str) -> pd.DataFrame:
     """Pairs with the hashes of image and mask."""
     import pandas as pd
 
-    name = params.images.name
-    pairs, base = root / "data/pairs" / name, root / "data/raw" / name
+    pairs, base = root / _items(params), root / "data/raw" / params.images.name
     subsets = pd.read_csv(pairs / f"splits/{split}.csv", dtype=str)
     listed = pd.read_csv(pairs / "items.csv", dtype=str)
     table = subsets.merge(listed, on="item_id", how="left", validate="one_to_one")

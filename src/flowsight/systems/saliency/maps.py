@@ -12,6 +12,8 @@ import numpy.typing as npt
 from flowsight.datasets.images.pairs import Pair
 from flowsight.video import pack
 
+PREDICTIONS, MAPS = "predictions.parquet", "maps.zip"
+
 
 def maps_of(path: Path, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, npt.NDArray[np.uint8]]]:
     """Maps of a pack, (H, W) uint8 each.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from flowsight import progress
 from flowsight.classifiers import networks
+from flowsight.contract import Job
 from flowsight.datasets.images.pairs import Image, Pair, load_pairs, read_image, read_mask
 from flowsight.errors import InputError, ResourceError
 from flowsight.files import atomic_file
@@ -22,7 +23,8 @@ from flowsight.metrics import saliency as metrics
 from flowsight.nn import cost, seeding
 from flowsight.systems.saliency import batches
 from flowsight.systems.saliency import networks as saliency_networks
-from flowsight.systems.saliency.params import Block, ImageInputParams
+from flowsight.systems.saliency.maps import MAPS, PREDICTIONS
+from flowsight.systems.saliency.params import ImageInputParams, ImageRowParams
 from flowsight.video import pack
 
 if TYPE_CHECKING:
@@ -34,54 +36,42 @@ COUNTED_PX = (300, 400)
 Maps = npt.NDArray[np.uint8]
 
 
-def predict(
-    row: str,
-    *,
-    block: Block,
-    raw: Path,
-    pairs: Path,
-    split: str,
-    checkpoint: Path,
-    threads: int,
-    out: Path,
-    maps: Path,
-    device: str | None = None,
-) -> None:
+def predict(job: Job, device: str | None = None) -> None:
     """Write the maps of a split's validation and test images, and how many pixels are right.
 
     Args:
-        row: name of the row.
-        block: rows and plans.
-        raw, pairs, split: see `image_pairs.load_pairs`.
-        checkpoint: folder with the row's `model.pt`.
-        threads: of the parameters.
-        out: parquet, sorted by item_id: item_id, subset, and tp, fp, fn, tn of the argmax map.
-        maps: pack of `<item_id>.png`, probability of being salient as 0 ... 255; its `meta.json`
-            has the network's parameters and multiply-adds.
+        job: folders `raw` and `items` (`datasets.images.pairs.load_pairs`) and `checkpoint` are
+            read. Into `out` go `predictions.parquet`, sorted by item_id (item_id, subset, and tp,
+            fp, fn, tn of the argmax map), and `maps.zip`, a pack of `<item_id>.png`, probability
+            of being salient as 0 ... 255; its `meta.json` has the network's parameters and
+            multiply-adds.
         device: where to compute; None: a GPU if there is one.
 
     Raises:
         InputError: no such pairs, a checkpoint of another network, scores that are not finite.
         ResourceError: the GPU's memory does not hold an image.
     """
-    own = block.row(row)
-    wanted = [p for p in load_pairs(raw, pairs, split) if p.subset in SUBSETS]
-    network = saliency_networks.restored(own, block.plan_of(own), checkpoint)
+    own: ImageRowParams = job.row
+    found = load_pairs(job.folders["raw"], job.folders["items"], job.split)
+    wanted = [pair for pair in found if pair.subset in SUBSETS]
+    plan = job.block.plan_of(own)
+    network = saliency_networks.restored(own, plan, job.folders["checkpoint"])
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = network.to(where).to(memory_format=networks.memory_format(network)).eval()
     rows: list[tuple[str, str, int, int, int, int]] = []
 
     def drawn() -> Iterator[tuple[str, bytes]]:
-        for pair in progress.track(wanted, f"predict {row}"):
-            levels, found = saliency_map(network, pair, own.input)
-            counts = metrics.confusion(found, read_mask(pair.mask))
+        for pair in progress.track(wanted, f"predict {job.row_name}"):
+            levels, salient = saliency_map(network, pair, own.input)
+            counts = metrics.confusion(salient, read_mask(pair.mask))
             rows.append((pair.item_id, pair.subset, *counts))
             yield f"{pair.item_id}.png", _png(levels)
 
-    with seeding.reproducible(threads):
-        meta = {"row": row, "split": split, **network_cost(network, own.input)}
-        pack.write_pack(maps, drawn(), meta)
-    _write(rows, out)
+    with seeding.reproducible(job.params.threads):
+        cost = network_cost(network, own.input)
+        meta = {"row": job.row_name, "split": job.split, **cost}
+        pack.write_pack(job.out / MAPS, drawn(), meta)
+    _write(rows, job.out / PREDICTIONS)
 
 
 def network_cost(network: nn.Module, params: ImageInputParams) -> dict[str, int]:

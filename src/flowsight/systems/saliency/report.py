@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from flowsight.contract import Folders
 from flowsight.evaluation.predictions import records
 from flowsight.params.config import Params
 from flowsight.reporting import formats
@@ -16,15 +17,14 @@ from flowsight.reporting.curves import row_charts
 from flowsight.systems.saliency.params import SYSTEM, Block
 
 
-def content(results: Path, history: Path, manifest: Path, params: Params) -> dict[str, Any]:
-    """Everything the template `saliency.html.j2` names.
+def content(params: Params, folders: Folders) -> dict[str, Any]:
+    """Everything its template names.
 
     Args:
-        results: `results/saliency`.
-        history: folder of training histories.
-        manifest: of the clips, not read.
         params: all parameters.
+        folders: `results` (`results/saliency`) and `history` (of `<row>-<split>.csv`).
     """
+    results, history = folders["results"], folders["history"]
     block = params.system(SYSTEM)
     metrics = json.loads((results / "metrics.json").read_text(encoding="utf-8"))
     names = list(block.rows)

@@ -207,7 +207,7 @@ def predict(
     seconds: dict[str, float],
     update: Update,
 ) -> Salient:
-    """The mask as the stage `predict_saliency` finds it: where "salient" has the higher score.
+    """The mask as the stage `predict` finds it: where "salient" has the higher score.
 
     Raises:
         InputError: scores that are not finite.

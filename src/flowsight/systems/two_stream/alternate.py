@@ -2,66 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 
-from flowsight.params import config
-from flowsight.pipeline import dvc_yaml
+from flowsight.contract import Job
 from flowsight.training.job import tracked
 
 
-def alternate(
-    first: str,
-    second: str,
-    *,
-    manifest: Path,
-    split: Path,
-    packs: Sequence[Path],
-    stage: str,
-    checkpoints: Path,
-    attention: Path,
-    history: Path,
-) -> None:
-    """Train two rows of `params.yaml` in turn (`alternation`) and write what stages read of them.
+def alternate(job: Job) -> None:
+    """Train a row and the one whose maps it sees in turn (`alternation`); write both's results.
 
     Args:
-        first: key of `rows`, trains first in each round.
-        second: key of `rows`.
-        manifest, split: see `batches.clips.load_clips`.
-        packs: those of the first and of the second.
-        stage: its name in `dvc.yaml`; all that goes into it is the key of the scratch folder.
-        checkpoints: folder for `<row>-<split>/model.pt` and `attention-<row>-<split>/model.pt`.
-        attention: folder for `<row>-<split>/<clip_id>.zip`.
-        history: folder for `<row>-<split>.csv`.
+        job: of the row that trains first in each round. Folders `manifest`, `split_file`, `packs`
+            and `other_packs` (`batches.clips.load_clips`) are read. Written are for both rows, by
+            `<row>-<split>`: `out`'s folder, `model.pt` and `attention-<row>-<split>/model.pt`;
+            folder `attention`, `<clip_id>.zip`; folder `history`, a CSV.
+
+    Raises:
+        InputError: fewer epochs than rounds; what training and extraction refuse.
     """
-    params = config.load()
-    stage_hash = dvc_yaml.stage_key(stage)
-    keys = [f"{row}-{split.stem}" for row in (first, second)]
-    with (
-        tracked(keys[0], first, params, split, stage, stage_hash) as first_log,
-        tracked(keys[1], second, params, split, stage, stage_hash) as second_log,
-    ):
+    folders = job.folders
+    second = job.row.start.maps
+    other = replace(job, row_name=second, out=job.out.parent / f"{second}-{job.split}")
+    with tracked(job) as first_log, tracked(other) as second_log:
         from flowsight.systems.two_stream import alternation
 
         partners = [
             alternation.Partner(
-                name=row,
-                row=params.row(row),
-                packs=folder,
-                checkpoint=checkpoints / key,
-                history=history / f"{key}.csv",
-                maps=attention / key,
-                attention_network=checkpoints / f"attention-{key}",
+                name=one.row_name,
+                row=one.row,
+                packs=folders[packs],
+                checkpoint=one.out,
+                history=folders["history"] / f"{one.out.name}.csv",
+                maps=folders["attention"] / one.out.name,
+                attention_network=one.out.parent / f"attention-{one.out.name}",
                 log=log,
             )
-            for row, key, folder, log in zip(
-                (first, second), keys, packs, (first_log, second_log), strict=True
+            for one, packs, log in (
+                (job, "packs", first_log),
+                (other, "other_packs", second_log),
             )
         ]
         alternation.alternate(
             *partners,
-            params=params,
-            manifest=manifest,
-            split=split,
-            scratch_key=f"{stage}/{stage_hash}",
+            params=job.params,
+            manifest=folders["manifest"],
+            split=folders["split_file"],
+            scratch_key=job.scratch_key,
         )

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from flowsight.classifiers import localization
-from flowsight.classifiers.folders import Folders
 from flowsight.classifiers.localization import Shown
+from flowsight.contract import Folders
 from flowsight.errors import InputError
 from flowsight.evaluation import figures
 from flowsight.evaluation.predictions import (
@@ -32,7 +32,7 @@ from flowsight.systems.two_stream import gallery, paper, scoring
 from flowsight.systems.two_stream.params import SYSTEM, FusionParams
 from flowsight.systems.two_stream.scoring import STREAMS, SplitResult
 
-__all__ = ["Folders", "evaluate", "shown_maps", "system_fusions"]
+__all__ = ["evaluate", "shown_maps", "system_fusions"]
 
 _DECIMALS = 6
 
@@ -49,9 +49,10 @@ def evaluate(params: Params, folders: Folders, out: Path) -> None:
         InputError: predictions are missing or do not fit the splits.
     """
     fusions = system_fusions(params)
-    classes = read_classes(folders.manifest)
+    classes = read_classes(folders["manifest"])
     splits = {
-        s: read_table(folders.splits / f"{s}.csv", ("clip_id", "subset")) for s in params.splits.ids
+        s: read_table(folders["splits"] / f"{s}.csv", ("clip_id", "subset"))
+        for s in params.splits.ids
     }
     results = _fused_results(fusions, params, folders, classes)
     resampling = Resampling(
@@ -59,15 +60,16 @@ def evaluate(params: Params, folders: Folders, out: Path) -> None:
         confidence=params.system(SYSTEM).evaluate.confidence,
         seed=params.seed,
     )
-    counts = _status_counts(folders.status)
+    counts = _status_counts(folders["status"])
     table = scoring.split_table(results, len(classes))
-    clips = read_table(folders.manifest / "clips.csv", ("clip_id", "label"))
+    clips = read_table(folders["manifest"] / "clips.csv", ("clip_id", "label"))
+    shown = shown_maps(fusions, params)
     found = localization.localization_table(
-        shown_maps(fusions, params),
+        shown,
         splits,
         dict(zip(clips["clip_id"], clips["label"].map(classes.index), strict=True)),
-        attention=folders.attention,
-        truth=folders.truth,
+        attention=folders["attention"] if shown else Path(),
+        truth=folders["truth"],
         num_frames=params.system(SYSTEM).evaluate.localization_frames,
     )
     metrics: dict[str, float] = scoring.flat_metrics(table, results, resampling)
@@ -105,7 +107,7 @@ def shown_maps(fusions: dict[str, FusionParams], params: Params) -> dict[str, Sh
 def _fused_results(
     fusions: dict[str, FusionParams], params: Params, folders: Folders, classes: list[str]
 ) -> list[SplitResult]:
-    clips = read_table(folders.manifest / "clips.csv", ("clip_id", "label", "shard"))
+    clips = read_table(folders["manifest"] / "clips.csv", ("clip_id", "label", "shard"))
     labels = dict(zip(clips["clip_id"], clips["label"], strict=True))
     read: dict[tuple[str, str], Scores] = {}
     results = []
@@ -113,8 +115,8 @@ def _fused_results(
         for split_id in params.splits.ids:
             for row in (pair.spatial, pair.temporal):
                 if (row, split_id) not in read:
-                    scores = read_scores(folders.predictions / f"{row}-{split_id}.parquet", classes)
-                    check_split(scores, folders.splits / f"{split_id}.csv", labels, classes)
+                    scores = read_scores(folders["predictions"] / f"{row}-{split_id}", classes)
+                    check_split(scores, folders["splits"] / f"{split_id}.csv", labels, classes)
                     read[row, split_id] = scores
             first, second = read[pair.spatial, split_id], read[pair.temporal, split_id]
             check_joined(first, second, (pair.spatial, pair.temporal))
@@ -149,7 +151,7 @@ def _rounded(value: float) -> float:
 def _write_confusions(
     joined: pd.DataFrame, fusions: list[str], classes: list[str], folder: Path
 ) -> None:
-    """Pairs of (actual, predicted) of all splits' test clips: for `dvc plots`, and as pictures."""
+    """Pairs of (actual, predicted) of all splits' test clips: as tables, and as pictures."""
     index = {name: i for i, name in enumerate(classes)}
     test = joined[joined["subset"] == "test"]
     for fusion in fusions:

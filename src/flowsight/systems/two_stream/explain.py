@@ -1,112 +1,52 @@
-"""What the stages `explain` and `learn_attention` do: parameters in, maps of another row out."""
+"""Maps of a phase-1 network: for the other stream, or by a row that explains it in another way."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from flowsight.classifiers.params import ExplainsParams
-from flowsight.errors import InputError
-from flowsight.params import config
-from flowsight.params.config import Params
-from flowsight.systems.two_stream.params import SYSTEM
+from flowsight.contract import Job
+from flowsight.systems.two_stream.maps import extraction, learnt
+from flowsight.systems.two_stream.maps.key_frames import EVERY_FRAME, KeyFrames
 
 
-def explain(
-    row: str,
-    *,
-    manifest: Path,
-    split: Path,
-    packs: Path,
-    flow: Path,
-    checkpoint: Path,
-    out: Path,
-    network: Path,
-) -> None:
-    """Draw the Grad-CAM maps of a row that explains another one.
+def explain(job: Job) -> None:
+    """Write the maps of every clip of a split, and the attention network that made some of them.
+
+    A row that explains none is explained itself; one with `start.explains` draws other maps of the
+    row named there (of other layers, or of key frames), or learns them through the other stream's
+    classification loss (`explains.through`).
 
     Args:
-        row: key of `rows`, with `explains`.
-        manifest, split, packs: see `batches.clips.load_clips`.
-        flow: folder of flow packs; maps between key frames are carried along it.
-        checkpoint: folder of the network of the row that is explained.
-        out: folder for the maps.
-        network: folder for the attention network.
+        job: folders `manifest`, `split_file`, `packs` (`batches.clips.load_clips`) and
+            `checkpoint`, the network's, are read; for key frames also `flow`, of flow packs, along
+            which maps are carried; `through_packs` and `through_checkpoint`, the other stream's.
+            `out` (maps) and folder `network` (attention network) are replaced.
 
     Raises:
-        InputError: the row explains none; what extraction refuses.
+        InputError: what extraction refuses.
     """
-    params = config.load()
-    explains = _explains(row, params)
-    from flowsight.systems.two_stream.maps import extraction
-    from flowsight.systems.two_stream.maps.key_frames import KeyFrames
-
-    extraction.extract(
-        name=row,
-        row=params.row(row),
-        attention=params.system(SYSTEM).attention,
-        manifest=manifest,
-        split=split,
-        packs=packs,
-        checkpoint=checkpoint,
-        out=out,
-        network_out=network,
-        seed=params.seed,
-        threads=params.threads,
-        keys=KeyFrames(every=explains.key_every, packs=packs, flow=flow),
-    )
-
-
-def learn(
-    row: str,
-    *,
-    manifest: Path,
-    split: Path,
-    packs: Path,
-    through_packs: Path,
-    checkpoint: Path,
-    through_checkpoint: Path,
-    out: Path,
-    network: Path,
-) -> None:
-    """Learn a row's maps through the other stream's classification loss.
-
-    Args:
-        row: key of `rows`, with `explains.through`.
-        manifest, split, packs, through_packs: see `batches.clips.load_clips`.
-        checkpoint, through_checkpoint: folders of the networks of both rows.
-        out: folder for the maps.
-        network: folder for the attention network.
-
-    Raises:
-        InputError: the row is not learnt through another; what extraction refuses.
-    """
-    params = config.load()
-    explains = _explains(row, params)
-    if explains.through is None:
-        raise InputError(f"expected rows.{row}.start.explains.through to name a row, got null")
-    from flowsight.systems.two_stream.maps import learnt
-
+    explains, folders = job.row.start.explains, job.folders
+    common = {
+        "name": job.row_name,
+        "row": job.row,
+        "attention": job.block.attention,
+        "manifest": folders["manifest"],
+        "split": folders["split_file"],
+        "packs": folders["packs"],
+        "checkpoint": folders["checkpoint"],
+        "out": job.out,
+        "network_out": folders["network"],
+        "seed": job.params.seed,
+        "threads": job.params.threads,
+    }
+    if explains is None or explains.through is None:
+        keys = EVERY_FRAME
+        if explains is not None:
+            keys = KeyFrames(every=explains.key_every, packs=folders["packs"], flow=folders["flow"])
+        extraction.extract(**common, keys=keys)
+        return
     learnt.extract_learnt(
-        name=row,
-        row=params.row(row),
-        through=params.row(explains.through),
+        **common,
+        through=job.block.rows[explains.through],
         area_weight=explains.area_weight,
-        attention=params.system(SYSTEM).attention,
-        manifest=manifest,
-        split=split,
-        packs=packs,
-        through_packs=through_packs,
-        checkpoint=checkpoint,
-        through_checkpoint=through_checkpoint,
-        out=out,
-        network_out=network,
-        seed=params.seed,
-        threads=params.threads,
+        through_packs=folders["through_packs"],
+        through_checkpoint=folders["through_checkpoint"],
     )
-
-
-def _explains(row: str, params: Params) -> ExplainsParams:
-    explains = params.row(row).start.explains
-    if explains is None:
-        raise InputError(f"expected rows.{row}.start.explains to name a row, got null; see docs")
-    return explains

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from flowsight.classifiers.folders import Folders
+from flowsight.contract import Folders
 from flowsight.evaluation import figures, overlays
 from flowsight.evaluation.predictions import read_table, records
 from flowsight.files import write_csv
@@ -64,16 +64,16 @@ def _draw(
     chosen = overlays.choose_clips(
         list(by_clip), labels, params.system(SYSTEM).evaluate.num_overlays
     )
-    clips = read_table(folders.manifest / "clips.csv", ("clip_id", "shard"))
+    clips = read_table(folders["manifest"] / "clips.csv", ("clip_id", "shard"))
     shards = dict(zip(clips["clip_id"], clips["shard"], strict=True))
     temporal_maps, spatial_maps = _maps(pair, params)
     index: list[dict[str, object]] = []
     for clip in track(chosen, "overlays"):
         panels = overlays.read_panels(
-            overlays.clip_pack(folders.frames, shards, clip),
-            overlays.clip_pack(folders.flow, shards, clip),
-            folders.attention / f"{spatial_maps}-{split_id}" / f"{clip}.zip",
-            folders.attention / f"{temporal_maps}-{split_id}" / f"{clip}.zip",
+            overlays.clip_pack(folders["frames"], shards, clip),
+            overlays.clip_pack(folders["flow"], shards, clip),
+            folders["attention"] / f"{spatial_maps}-{split_id}" / f"{clip}.zip",
+            folders["attention"] / f"{temporal_maps}-{split_id}" / f"{clip}.zip",
         )
         label, predicted = str(by_clip[clip]["label"]), str(by_clip[clip]["predicted"])
         prob, picture = float(by_clip[clip]["prob"]), f"{clip.replace('/', '__')}.png"

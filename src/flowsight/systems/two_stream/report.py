@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from flowsight.classifiers.localization import Shown, masks_of
 from flowsight.classifiers.params import RowParams
+from flowsight.contract import Folders
 from flowsight.evaluation.predictions import read_classes, read_table, records
 from flowsight.metrics import classification
 from flowsight.params.config import Params
@@ -31,17 +32,17 @@ _MEASURES = (
 )
 
 
-def content(results: Path, history: Path, manifest: Path, params: Params) -> dict[str, Any]:
-    """Everything the template `two_stream.html.j2` names.
+def content(params: Params, folders: Folders) -> dict[str, Any]:
+    """Everything its template names.
 
     Args:
-        results: `results/two_stream`.
-        history: folder of training histories.
-        manifest: folder of the manifest.
         params: all parameters.
+        folders: `results` (`results/two_stream`), `history` (of `<row>-<split>.csv`),
+            `manifest`.
     """
+    results, history = folders["results"], folders["history"]
     metrics = json.loads((results / "metrics.json").read_text(encoding="utf-8"))
-    classes = read_classes(manifest)
+    classes = read_classes(folders["manifest"])
     names = fusion_names(params)
     fusions = [_fusion(name, label, metrics) for name, label in names.items()]
     best = next(

@@ -126,6 +126,6 @@ def load_pretrained(network: FCNSqueezeNet, state: Mapping[str, Tensor]) -> None
     if problem:
         raise InputError(
             f"expected the weights of torchvision's squeezenet1_0 or of this network, got "
-            f"{problem}; choose another file in network.weights"
+            f"{problem}; choose another file in start.weights"
         )
     network.load_state_dict(given)

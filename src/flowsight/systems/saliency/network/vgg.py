@@ -172,7 +172,7 @@ def load_pretrained(network: FCN8s, state: Mapping[str, Tensor]) -> None:
     if problem:
         raise InputError(
             f"expected the weights of torchvision's vgg16{'_bn' if network.batch_norm else ''} or "
-            f"of this FCN-8s, got {problem}; choose another file in network.weights"
+            f"of this FCN-8s, got {problem}; choose another file in start.weights"
         )
     network.load_state_dict(given)
 

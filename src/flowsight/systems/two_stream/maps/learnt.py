@@ -1,4 +1,4 @@
-"""The stage `learn_attention`: maps of every clip by a network that never saw Grad-CAM.
+"""`explains.through`: maps of every clip by an attention network that never saw Grad-CAM.
 
 What it writes is what the attention stage writes, so phase 2 reads one or the other. All maps, also
 those of training clips, come from the attention network: no map knows its clip's label.

@@ -6,8 +6,6 @@ The maps are the weights Ms of the last spatial attention of the row's first tar
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -18,6 +16,7 @@ from flowsight.batches.params import InputParams
 from flowsight.batches.transforms import resize_short_side
 from flowsight.classifiers import networks
 from flowsight.classifiers.params import RowParams
+from flowsight.contract import Job
 from flowsight.files import atomic_dir
 from flowsight.nn import checkpoint as checkpoints
 from flowsight.nn import seeding
@@ -28,42 +27,31 @@ from flowsight.video import pack
 Maps = npt.NDArray[np.float32]
 
 
-def extract(
-    *,
-    name: str,
-    row: RowParams,
-    manifest: Path,
-    split: Path,
-    packs: Path,
-    checkpoint: Path,
-    out: Path,
-    threads: int,
-) -> None:
+def spatial_attention(job: Job) -> None:
     """Write the spatial attention of a split's test clips.
 
     Args:
-        name: the row's name, kept in the maps' meta.
-        row: a row over clips whose network has spatial attention.
-        manifest, split, packs: see `batches.clips.load_clips`.
-        checkpoint: folder with the row's `model.pt`.
-        out: folder for `<clip_id>.zip` (`maps.npy` uint8 (T, h, w), index = frame index).
-        threads: of torch.
+        job: of a row whose network has spatial attention. Folders `manifest`, `split_file`,
+            `packs` (`batches.clips.load_clips`) and `checkpoint` are read; `out` is replaced by a
+            folder of `<clip_id>.zip` (`maps.npy` uint8 (T, h, w), index = frame index).
 
     Raises:
         InputError: a checkpoint of another network, or no spatial attention in the target level.
     """
-    clips, classes = load_clips(manifest, split, packs)
+    row: RowParams = job.row
+    folders = job.folders
+    clips, classes = load_clips(folders["manifest"], folders["split_file"], folders["packs"])
     network = networks.build(residual3d, row, len(classes))
-    checkpoints.restore(network, checkpoint / "model.pt")
+    checkpoints.restore(network, folders["checkpoint"] / "model.pt")
     level = row.network.target_layers[0]
     module = residual3d.spatial_attentions(network, level)[-1]
     network = network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     network = network.to(memory_format=networks.memory_format(network))
     tested = [clip for clip in clips if clip.subset == "test"]
-    with seeding.reproducible(threads), atomic_dir(out) as folder:
+    with seeding.reproducible(job.params.threads), atomic_dir(job.out) as folder:
         for clip in track(tested, f"spatial attention {row.input.modality}"):
             maps = stretched(clip_maps(network, module, clip, row.input))
-            meta = {"layers": [level], "row": name}
+            meta = {"layers": [level], "row": job.row_name}
             levels = (maps * 255).round().astype(np.uint8)
             pack.write_maps(folder / f"{clip.clip_id}.zip", levels, meta)
 

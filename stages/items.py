@@ -1,0 +1,13 @@
+"""Look at a system's data and divide it: python stages/items.py SYSTEM --... --out FOLDER"""
+
+from flowsight import contract, errors
+from flowsight.pipeline import job
+
+
+def main() -> None:
+    asked = job.of_system(__doc__)
+    contract.part(asked.system, "items").items(asked.params, asked.folders, asked.out)
+
+
+if __name__ == "__main__":
+    errors.guard(main)
