@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from flowsight import contract
 from flowsight.pipeline import code, composing, dvc_yaml
+from flowsight.registry import subject
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src/flowsight"
@@ -189,3 +192,54 @@ def test_light_stages_load_no_torch(entry: str) -> None:
         if path.suffix == ".py":
             names = {name.split(".")[0] for name in code.imports_of(path)}
             assert not names & TORCH, f"{entry} loads torch through {path}"
+
+
+# 5. a system is its folder: the contract's members, a README, a folder of numbers, one line
+ROW_VERBS = ("train", "predict", "explain", "alternate", "spatial_attention")
+SIGNATURES = {
+    ("params", "Block"): None,
+    ("instances", "instances"): ["block", "params"],
+    ("evaluate", "evaluate"): ["params", "folders", "out"],
+    ("report", "content"): ["params", "folders"],
+    ("train", "train"): ["job"],
+    ("predict", "predict"): ["job"],
+}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_system_has_what_the_contract_says(system: str) -> None:
+    for (file, member), names in SIGNATURES.items():
+        found = getattr(contract.part(system, file), member)
+        parameters = inspect.signature(found).parameters.values()
+        needed = [p.name for p in parameters if p.default is inspect.Parameter.empty]
+        assert names is None or needed == names, f"{system}/{file}.py: {member}{needed}"
+    for verb in contract.part(system, "instances").VERBS:
+        if verb in ("refine", "report"):  # `train`, and `content`
+            continue
+        found = getattr(contract.part(system, verb), verb)
+        needed = list(inspect.signature(found).parameters)
+        wanted = ["job"] if verb in ROW_VERBS else ["params", "folders", "out"]
+        assert needed[: len(wanted)] == wanted, f"{system}/{verb}.py: {verb}{needed}"
+    for file, protocol in (("serve", contract.System), ("judge", subject.Subject)):
+        members = {name for name in vars(protocol) if not name.startswith("_")}
+        members |= set(protocol.__annotations__)
+        own = contract.part(system, file)
+        assert not [name for name in sorted(members) if not hasattr(own, name)], f"{system}/{file}"
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_system_is_a_folder_of_code_one_of_numbers_and_a_line(system: str) -> None:
+    folder, numbers = PACKAGE / "systems" / system, ROOT / "conf/systems" / system
+    for name in ("README.md", "report.html.j2", "published.csv"):
+        assert (folder / name).is_file(), f"{system} has no {name}"
+    recipes = {"base", "paper", "small", "sample", "smoke"}
+    assert {path.stem for path in numbers.glob("*.yaml")} == recipes
+    lines = (ROOT / "conf/config.yaml").read_text().splitlines()
+    assert lines.count(f"  - systems/{system}: ${{recipe}}") == 1
+    elsewhere = [
+        *(path for path in ROOT.glob("conf/*.yaml") if path.name != "config.yaml"),
+        ROOT / "dvc.yaml",
+        *STAGES,
+    ]
+    named = [path for path in elsewhere if re.search(rf"\b{system}\b", path.read_text())]
+    assert not named, f"{system} is named in {named}"
