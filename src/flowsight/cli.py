@@ -44,6 +44,21 @@ def compose(
     typer.echo(f"params.yaml: {composing.describe(params)}")
 
 
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Of the new system, as face_search.")],
+    kind: Annotated[str, typer.Option(help="Of its data: clips, scenes or images.")],
+    like: Annotated[str, typer.Option(help="System that its files are copied from.")],
+) -> None:
+    """A new system: code, numbers and tests that run and pass, to be changed file by file."""
+    from flowsight.pipeline import new_system
+
+    for path in new_system.new(name, kind=kind, like=like):
+        typer.echo(f"{path} is ready")
+    typer.echo(f"next: flowsight compose 'systems=[{name}]' recipe=smoke; flowsight repro; "
+               f"pytest tests/systems/{name}; then docs/systems.md")  # fmt: skip
+
+
 @app.command("import")
 def import_(
     name: Annotated[str, typer.Argument(help="ucf101, hmdb51, weizmann, a new name, or weights.")],
