@@ -103,3 +103,32 @@ def test_no_system_waits_for_another() -> None:
     for name, stage in stages.items():
         others = {stages[other].system for other in before[name]} - {"", stage.system}
         assert not others or stage.group == "page", f"{name} waits for {others}"
+
+
+@pytest.mark.parametrize("system", contract.names())
+def test_a_run_makes_no_data_that_its_systems_do_not_read(tmp_path: Path, system: str) -> None:
+    """All that runs is what the page needs; clips are decoded where somebody sees them."""
+    for name in ("conf", "dvc.yaml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    composing.compose([f"systems=[{system}]"], root=tmp_path)
+    stages = dvc_yaml.load(tmp_path)
+    names = dvc_yaml.reached(stages)
+    assert {name for name, stage in stages.items() if stage.system} < set(names)
+    sees_clips = contract.find(system).SUBJECT == "clips"
+    assert ("frames@0" in names) == sees_clips
+    assert dvc_yaml.reached(stages, ["train"]) == [
+        name for name in stages if name in names and _stands_before_training(name, stages)
+    ]
+
+
+def _stands_before_training(name: str, stages: dict[str, dvc_yaml.Stage]) -> bool:
+    before = dvc_yaml.upstream(stages)
+    found = {one for one, stage in stages.items() if stage.group == "train"}
+    while more := {other for one in found for other in before[one]} - found:
+        found |= more
+    return name in found
+
+
+def test_everything_is_for_the_page() -> None:
+    stages = dvc_yaml.load(ROOT)
+    assert dvc_yaml.reached(stages) == list(stages)

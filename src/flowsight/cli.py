@@ -21,7 +21,9 @@ app = typer.Typer(
 
 @app.command()
 def repro(
-    targets: Annotated[list[str] | None, typer.Argument(help="Stages; default: all.")] = None,
+    targets: Annotated[
+        list[str] | None, typer.Argument(help="Stages; default: the page, with all it needs.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run even what did not change.")] = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Stages side by side.")] = 1,
 ) -> None:

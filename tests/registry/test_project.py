@@ -158,7 +158,7 @@ def test_networks_over_scenes(registry: store.Registry, project: Path) -> None:
         "both",
         "0.900000",
     )
-    assert (tags["stage"], tags["num_frames"]) == ("evaluate_scenes@background", "8")
+    assert (tags["stage"], tags["num_frames"]) == ("evaluate@background", "8")
     kept = evidence.load(registry, version)
     assert len(kept.tested) == 4 and len(kept.learnt) == 4
     frame = kept.scores.set_index("item_id").loc["shadow/room/000004"]

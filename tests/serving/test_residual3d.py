@@ -30,6 +30,7 @@ from flowsight.serving.settings import Settings
 from flowsight.systems.residual3d import network, spatial_attention
 from flowsight.video import pack
 from flowsight.video.decode import UnreadableVideo
+from tests.conftest import job_of
 
 from .conftest import CLASSES, add_network, lock
 
@@ -108,8 +109,10 @@ def stages(tree: Path, video: Path, name: str, work: Path) -> tuple[np.ndarray, 
         device="cpu",
         **where,
     )
-    spatial_attention.extract(
-        name=name, row=row, checkpoint=checkpoint, out=work / "maps", threads=1, **where
+    read = {"manifest": manifest, "split_file": where["split"], "packs": where["packs"]}
+    block = params.system("residual3d")
+    spatial_attention.spatial_attention(
+        job_of("residual3d", block, name, work / "maps", **read, checkpoint=checkpoint)
     )
     logits = np.array([table.column(f"logit_{c}")[0].as_py() for c in CLASSES])
     return logits, pack.read_maps(work / "maps/Run/clip.zip", range(count))

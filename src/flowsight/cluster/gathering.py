@@ -45,11 +45,14 @@ def gather(place: Workplace, run_id: str, *, rev: str) -> dict[str, Any]:
         gitwork.fetch(place)
         rev = gitwork.resolve(place, rev)
         with gitwork.tree(place, f"gather/{run_id}-{os.getpid()}", rev) as tree:
-            stages = dvc_yaml.load(tree)
+            every = dvc_yaml.load(tree)
+            stages = {name: every[name] for name in dvc_yaml.reached(every)}
+            # a run of few systems has not made what the others read
+            targets = [dvc_yaml.LAST] if len(stages) < len(every) else []
             dvcwork.set_up(place, tree)
             entries = _all_entries(place, run_id, rev, stages)
             with dvcwork.one_process(place, tree):
-                _merge(place, tree, entries)
+                _merge(place, tree, entries, targets)
                 stage_run.check_consistent(place, tree, entries, stages)
                 results = _bring_results(place, tree, stages, run_id)
             commit = _commit(place, tree, name, run_id, rev)
@@ -75,7 +78,9 @@ def _all_entries(
     return {name: one.entry for name, one in found.items() if one is not None}
 
 
-def _merge(place: Workplace, tree: Path, entries: Mapping[str, Any]) -> None:
+def _merge(
+    place: Workplace, tree: Path, entries: Mapping[str, Any], targets: Sequence[str]
+) -> None:
     """Write the merged lock, entries that were not there in the order in which DVC runs stages.
 
     Raises:
@@ -83,7 +88,7 @@ def _merge(place: Workplace, tree: Path, entries: Mapping[str, Any]) -> None:
     """
     committed = (tree / "dvc.lock").read_bytes() if (tree / "dvc.lock").is_file() else None
     dvcwork.write_lock(tree, entries, add=True)
-    order = _prove(place, tree, entries)
+    order = _prove(place, tree, entries, targets)
     if committed is None:
         (tree / "dvc.lock").unlink()
     else:
@@ -91,8 +96,10 @@ def _merge(place: Workplace, tree: Path, entries: Mapping[str, Any]) -> None:
     dvcwork.write_lock(tree, {name: entries[name] for name in order}, add=True)
 
 
-def _prove(place: Workplace, tree: Path, entries: Mapping[str, Any]) -> Sequence[str]:
-    done = dvcwork.dvc(place, tree, "repro", "--allow-missing", "--dry")
+def _prove(
+    place: Workplace, tree: Path, entries: Mapping[str, Any], targets: Sequence[str]
+) -> Sequence[str]:
+    done = dvcwork.dvc(place, tree, "repro", "--allow-missing", "--dry", *targets)
     if done.code:
         raise FlowsightError(f"dvc repro --dry failed: {dvcwork.last_error(done)}")
     verdicts = [match for line in done.lines if (match := _VERDICT.match(line))]

@@ -66,10 +66,11 @@ def prepare(place: Workplace, run_id: str, *, rev: str, settings: Sequence[str])
 
 
 def groups(tree: Path) -> dict[str, list[str]]:
-    """Node (`pipeline.nodes`) -> names of its stages, in the order of `dvc.yaml`."""
+    """Node (`pipeline.nodes`) -> names of its stages in a run, in the order of `dvc.yaml`."""
     found: dict[str, list[str]] = {}
-    for stage in dvc_yaml.load(tree).values():
-        found.setdefault(nodes.node_of(stage), []).append(stage.name)
+    stages = dvc_yaml.load(tree)
+    for name in dvc_yaml.reached(stages):
+        found.setdefault(nodes.node_of(stages[name]), []).append(name)
     return found
 
 

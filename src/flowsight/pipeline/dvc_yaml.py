@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -23,6 +23,8 @@ from flowsight.errors import InputError
 
 _REFERENCE = re.compile(r"\$\{([^}]+)\}")
 _WRITTEN = ("outs", "metrics", "plots")
+LAST = "page"
+"""The stage that reads, directly or not, all that a run is for."""
 
 
 @dataclass(frozen=True)
@@ -222,6 +224,26 @@ def upstream(stages: Mapping[str, Stage]) -> dict[str, set[str]]:
             sources.update(*(writers.get(above, ()) for above in _beginnings(parts)))
         found[stage.name] = sources - {stage.name}
     return found
+
+
+def reached(stages: Mapping[str, Stage], targets: Sequence[str] = ()) -> list[str]:
+    """Stages of a run: the targets and all that they read, in the order of `dvc.yaml`.
+
+    Args:
+        stages: all of them.
+        targets: names of stages or of their groups; none: `LAST`, where there is such a stage, else
+            every one. So data that no system of these parameters looks at is not made.
+    """
+    before = upstream(stages)
+    wanted = set(targets) or ({LAST} & stages.keys()) or set(stages)
+    todo = [name for name, stage in stages.items() if {name, stage.group} & wanted]
+    found: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += before[name]
+    return [name for name in stages if name in found]
 
 
 @cache

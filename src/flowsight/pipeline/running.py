@@ -55,7 +55,7 @@ def repro(
     back, and the failing stage's own message and exit code come out.
 
     Args:
-        targets: stages; none: all.
+        targets: stages; none: the page, with all that the systems of these parameters need.
         force: run even what did not change.
         jobs: stages run side by side; what they print goes to `build/logs/<stage>.log`.
         root: the repository.
@@ -66,6 +66,7 @@ def repro(
     root = Path(root)
     params = config.load(root / "params.yaml")
     stages = dvc_yaml.load(root)
+    targets = targets or [name for name in stages if name == dvc_yaml.LAST]
     check_input(stages, targets, root)
     repair_lock(root)
     print(f"flowsight: {composing.describe(params)}", file=sys.stderr)
@@ -103,30 +104,18 @@ def check_input(stages: Mapping[str, dvc_yaml.Stage], targets: Sequence[str], ro
 
     Args:
         stages: all of `dvc.yaml`.
-        targets: what is to be brought up to date, with all that it reads; none: everything.
+        targets: see `dvc_yaml.reached`.
         root: the repository.
 
     Raises:
         InputError: naming what was expected where, and the command that brings it.
     """
     made = [out for stage in stages.values() for out in stage.outs]
-    for name in _needed(stages, targets):
+    for name in dvc_yaml.reached(stages, targets):
         for dep in stages[name].deps:
             if (root / dep).exists() or any(dvc_yaml.overlaps(dep, out) for out in made):
                 continue
             raise InputError(f"{name}: expected {root / dep}, found no such file{_bring(dep)}")
-
-
-def _needed(stages: Mapping[str, dvc_yaml.Stage], targets: Sequence[str]) -> list[str]:
-    before = dvc_yaml.upstream(stages)
-    todo = [n for n, stage in stages.items() if not targets or {n, stage.group} & set(targets)]
-    found: set[str] = set()
-    while todo:
-        name = todo.pop()
-        if name not in found:
-            found.add(name)
-            todo += before[name]
-    return [name for name in stages if name in found]
 
 
 def _bring(dep: str) -> str:
