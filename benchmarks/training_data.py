@@ -125,7 +125,8 @@ def find_videos(folder: Path, count: int, classes: int | None) -> tuple[str, lis
     found, source = sorted((SHARED / "ucf101/videos").glob("*/*.avi")), "ucf101"
     if not found:
         settings = dataclasses.asdict(config.load(ROOT / "params.yaml").sample)
-        rendering.render(*(folder / name for name in ("sample", "scenes", "images")), **settings)
+        kinds = ("sample", "scenes", "images", "faces")
+        rendering.render(*(folder / kind for kind in kinds), **settings)
         found, source = sorted((folder / "sample").rglob("*.avi")), "sample"
     names = [video.parent.name for video in found]
     largest = sorted(set(names), key=lambda name: (-names.count(name), name))[:classes]

@@ -66,3 +66,24 @@ def test_log_loss_equals_scikit_learn(drawn: tuple[np.ndarray, np.ndarray]) -> N
     expected = reference.log_loss(labels, probs, labels=np.arange(7))
     assert classification.log_loss(probs, labels) == pytest.approx(expected)
     assert np.isfinite(classification.log_loss([[1.0, 0.0]], [1]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_macro_f1_and_recalls_are_scikit_learns(seed: int) -> None:
+    from sklearn import metrics
+
+    rng = np.random.default_rng(seed)
+    labels, predicted = rng.integers(0, 6, 40), rng.integers(0, 6, 40)
+    labels[labels == 5] = 0  # a class that is only mistaken for
+    assert classification.macro_f1(labels, predicted, 7) == pytest.approx(
+        metrics.f1_score(labels, predicted, average="macro", zero_division=0)
+    )
+    recalls = classification.class_recalls(labels, predicted, 7)
+    assert np.isnan(recalls[5:]).all()
+    expected = metrics.recall_score(labels, predicted, labels=range(5), average=None)
+    np.testing.assert_allclose(recalls[:5], expected)
+
+
+def test_macro_f1_by_hand() -> None:
+    # class 0: TP 1, FP 1, FN 1 -> 1/2; class 1: TP 1, FP 1, FN 1 -> 1/2; class 2: TP 1 -> 1
+    assert classification.macro_f1([0, 0, 1, 1, 2], [0, 1, 0, 1, 2], 4) == pytest.approx(2 / 3)

@@ -99,3 +99,30 @@ def log_loss(probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     table, truth = np.asarray(probs, dtype=np.float64), np.asarray(labels, dtype=np.int64)
     own = table[np.arange(len(truth)), truth]
     return float(-np.mean(np.log(np.maximum(own, np.finfo(np.float32).tiny))))
+
+
+def class_recalls(labels: npt.ArrayLike, predicted: npt.ArrayLike, num_classes: int) -> Floats:
+    """Share of each class's items that are called so.
+
+    Returns:
+        (K,) float64 in [0, 1]; NaN for a class without items.
+    """
+    counts = confusion_matrix(labels, predicted, num_classes)
+    items = counts.sum(axis=1)
+    return np.where(items > 0, np.diag(counts) / np.maximum(items, 1), np.nan)
+
+
+def macro_f1(labels: npt.ArrayLike, predicted: npt.ArrayLike, num_classes: int) -> float:
+    """F1 of each class, averaged: every class weighs the same, however rare.
+
+    F1 = 2 TP / (2 TP + FP + FN); a class that is neither there nor predicted is left out, one that
+    is only missed or only mistaken for counts 0 (as scikit-learn has it by default).
+
+    Args:
+        labels: (N,) true class indices, N >= 1.
+        predicted: (N,) predicted class indices.
+        num_classes: K.
+    """
+    counts = confusion_matrix(labels, predicted, num_classes)
+    sums = counts.sum(axis=0) + counts.sum(axis=1)
+    return float(np.mean(2 * np.diag(counts)[sums > 0] / sums[sums > 0]))

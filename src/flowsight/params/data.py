@@ -48,6 +48,10 @@ class SampleParams:
     """Frames of each static-camera sequence."""
     num_images: int
     """Image and mask pairs for saliency."""
+    num_persons: int
+    """Whose faces are drawn; a quarter of them stand on the test side."""
+    pictures_per_person: int
+    """Of each expression."""
 
     def __post_init__(self) -> None:
         check(0 < self.num_test_groups < self.num_groups, "num_test_groups must leave a group")

@@ -1,10 +1,11 @@
 """The generated `sample` data set: small, exact, and too hard for one stream alone.
 
-Three folders come out of `render`:
+Four folders come out of `render`:
 
 - action clips in UCF-101's layout, with the truth about every pixel beside them;
 - two static-camera sequences in CDnet 2012's layout;
-- image and mask pairs in MSRA10K's layout.
+- image and mask pairs in MSRA10K's layout;
+- faces with an expression in FER2013's layout.
 
 Eight classes form four pairs (`rendering.actions`). Two pairs look the same in every single frame
 and differ in motion only; two move the same and differ in one object only. So an RGB stream can
@@ -25,7 +26,7 @@ import numpy as np
 from flowsight import files
 from flowsight.errors import InputError
 from flowsight.progress import track
-from flowsight.samples import actions, background, broken, clip, figure, images, scenes
+from flowsight.samples import actions, background, broken, clip, face, figure, images, scenes
 from flowsight.video.formats import write_arrays, write_video
 
 CLASSES = actions.CLASSES
@@ -54,6 +55,7 @@ def render(
     out: Path,
     scenes_out: Path,
     images_out: Path,
+    faces_out: Path,
     *,
     seed: int,
     num_groups: int = 6,
@@ -65,6 +67,8 @@ def render(
     num_test_groups: int = 2,
     scene_frames: int = 120,
     num_images: int = 60,
+    num_persons: int = 48,
+    pictures_per_person: int = 4,
     workers: int = 2,
 ) -> None:
     """Render the whole data set; each folder appears whole or not at all.
@@ -73,6 +77,7 @@ def render(
         out: folder for the action clips.
         scenes_out: folder for the static-camera sequences.
         images_out: folder for the image and mask pairs.
+        faces_out: folder for the faces.
         seed: everything follows from it.
         num_groups: actors, each with a look and a background.
         clips_per_group: clips of each class and group; one more of some is broken on purpose.
@@ -83,6 +88,8 @@ def render(
         num_test_groups: the first groups, which the official split keeps for testing.
         scene_frames: frames of each static-camera sequence.
         num_images: image and mask pairs.
+        num_persons: whose faces are drawn; a quarter of them, at least one, tests.
+        pictures_per_person: of each expression.
         workers: processes; the result does not depend on it.
 
     Raises:
@@ -98,6 +105,8 @@ def render(
         num_test_groups=num_test_groups,
         scene_frames=scene_frames,
         num_images=num_images,
+        num_persons=num_persons,
+        pictures_per_person=pictures_per_person,
     )
     groups = range(1, num_groups + 1)
     with files.atomic_dir(out) as folder:
@@ -124,6 +133,15 @@ def render(
         scenes.render(folder, seed=seed, num_frames=scene_frames, shape=(height, width))
     with files.atomic_dir(images_out) as folder:
         images.render(folder, seed=seed, num_images=num_images, shape=(height, width))
+    num_test = max(1, num_persons // 4)
+    with files.atomic_dir(faces_out) as folder:
+        face.write_dataset(
+            folder,
+            seed=seed,
+            num_train=num_persons - num_test,
+            num_test=num_test,
+            num_pictures=pictures_per_person,
+        )
 
 
 def _check_numbers(**numbers: int) -> None:
@@ -137,6 +155,8 @@ def _check_numbers(**numbers: int) -> None:
         "num_test_groups": 1,
         "scene_frames": 40,
         "num_images": 1,
+        "num_persons": 2,
+        "pictures_per_person": 1,
     }
     most = {"num_groups": 98, "clips_per_group": 98, "fps": 120, "width": 1280, "height": 1280}
     for name, number in numbers.items():

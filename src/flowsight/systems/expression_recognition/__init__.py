@@ -1,0 +1,1 @@
+"""Which expression a face shows: one image of a face, one class."""
