@@ -251,7 +251,7 @@ def test_a_person_sees_the_run(cluster: Cluster, story: dict[str, Any], chromium
     """In Airflow's pages: that it ended well, where its results are, the graph of its stages."""
     text, nodes = look_at_run(cluster, RUN, chromium_path)
     assert "Success" in text and f"git checkout runs/{RUN}" in text
-    assert all(group in nodes for group in ("data", "two_stream", "report")), nodes
+    assert all(group in nodes for group in ("data", "two_stream", "page")), nodes
 
 
 # the calm run, for its minutes in `make test-services` only ---------------------------------------
