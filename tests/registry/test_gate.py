@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -224,3 +225,10 @@ def test_a_champion_that_lacks_frames_is_not_taken_for_beaten() -> None:
     champion.scores.drop(index=3, inplace=True)
     verdict = judge(of_frames([9] * 40), champion)
     assert "the champion has no prediction for a/x/000903" in verdict.reasons[0]
+
+
+def test_the_program_that_asks_a_model_is_there() -> None:
+    """It is started by its file's name, which no import checks."""
+    from flowsight.registry import model_answers
+
+    assert Path(model_answers._PROBE).is_file()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-_PROBE = str(Path(__file__).with_name("probe.py"))
+_PROBE = str(Path(__file__).with_name("model_process.py"))
 _TIMEOUT_SEC = 3600.0
 _SHORT = {"video": "short.avi", "image": "small.png"}
 _AT_ONCE = 8
